@@ -1,0 +1,38 @@
+"""Errors that a user reads: one sentence with the value and the rule, and a remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BenchError(Exception):
+    """An expected failure: `problem` names the value and the rule, `remedy` says what to do."""
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem, remedy)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.problem} {self.remedy}".strip()
+
+
+class RequestError(BenchError, ValueError):
+    """The request is wrong as a whole: nothing is run and the exit code is 2."""
+
+
+class DataError(BenchError):
+    """A data file is missing, altered or unreadable."""
+
+
+class CellError(BenchError):
+    """One cell cannot be: it becomes a failed record and the other cells run."""
+
+
+def unknown(kind: str, name: object, valid: Iterable[str]) -> RequestError:
+    """Return the error for a name that does not exist, with the nearest names that do."""
+    names = sorted(map(str, valid))
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    remedy = f"Did you mean {close[0]!r}?" if close else "There are: " + ", ".join(names) + "."
+    return RequestError(f"There is no {kind} named {str(name)!r}.", remedy)

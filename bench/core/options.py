@@ -1,0 +1,133 @@
+"""Options: frozen dataclasses whose fields are validated when they are constructed.
+
+A field is a constrained type (`Fraction`, `Count` ...); nonsense fails at construction with the
+value, the rule and the nearest valid name. The content of the fields is the identity of the object.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field, InstanceOf, TypeAdapter, ValidationError
+
+from bench.core.errors import RequestError, unknown
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Real = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Index = Annotated[int, Field(ge=0)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+def added(default: Any) -> Any:
+    """Declare an option added after records exist: it stays out of the identity while it equals `default`."""
+    return dataclasses.field(default=default, metadata={"added": True})
+
+
+@functools.cache
+def _adapters(cls: type) -> dict[str, TypeAdapter]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: _adapter(hints[field.name]) for field in dataclasses.fields(cls)}
+
+
+def _adapter(hint: Any) -> TypeAdapter:
+    # A field may hold another of our own frozen classes: pydantic then only checks that it is one.
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return TypeAdapter(InstanceOf[hint])
+    return TypeAdapter(hint)
+
+
+@functools.cache
+def _defaults(cls: type) -> dict[str, Any]:
+    return {field.name: field.default for field in dataclasses.fields(cls)}
+
+
+def _checked(adapter: TypeAdapter, value: Any) -> Any:
+    """Validate strictly, but take an int for a float and a list for a tuple."""
+    if isinstance(value, bool) or isinstance(value, str):
+        return adapter.validate_python(value, strict=True)
+    return adapter.validate_python(value)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Base of every spec: validates its fields on construction.
+
+    Raises:
+        RequestError: a field has the wrong type or lies outside its range.
+    """
+
+    def __post_init__(self) -> None:
+        self._validate()
+
+    def _validate(self) -> None:
+        for name, adapter in _adapters(type(self)).items():
+            value = getattr(self, name)
+            try:
+                object.__setattr__(self, name, _checked(adapter, value))
+            except ValidationError as error:
+                rule = error.errors()[0]["msg"]
+                rule = rule[:1].lower() + rule[1:]
+                raise RequestError(f"{label(self)}.{name} is {value!r}: {rule}.", "Give a value in range.") from None
+
+    def identity(self) -> dict[str, Any]:
+        """Return every option by name as plain JSON values, without later additions left at their default."""
+        content = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.metadata.get("added") and value == field.default:
+                continue
+            content[field.name] = plain(value)
+        return content
+
+
+def label(options: object) -> str:
+    """Return the name to use for an options object in an error message."""
+    return str(getattr(options, "name", None) or type(options).__name__)
+
+
+def plain(value: Any) -> Any:
+    """Return a value of JSON types only: tuples become lists, nested options become dicts."""
+    if isinstance(value, Options):
+        return value.identity()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def option_names(cls: type) -> tuple[str, ...]:
+    """Return the names of the options of a class, in order of declaration."""
+    return tuple(field.name for field in dataclasses.fields(cls) if field.init)
+
+
+def build(cls: type, options: Mapping[str, Any], kind: str, name: str) -> Any:
+    """Construct `cls` from options by name.
+
+    Raises:
+        RequestError: an option that the class does not have (with the nearest one), a wrong value, a missing one.
+    """
+    valid = option_names(cls)
+    for key in options:
+        if key not in valid:
+            if not valid:
+                raise RequestError(f"{kind} {name!r} has no options, so {key!r} cannot be set.", "Leave it out.")
+            raise unknown(f"option of {kind} {name!r}", key, valid)
+    missing = [
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+        and field.name not in options
+    ]
+    if missing:
+        raise RequestError(f"{kind} {name!r} lacks {', '.join(missing)}.", "Set every option that has no default.")
+    return cls(**options)
