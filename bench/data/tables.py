@@ -1,0 +1,181 @@
+"""The user's own tables: CSV, TSV and JSON-lines files with a text and a label column, checked row by row."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.core.errors import DataError
+from bench.data.files import read_bytes
+
+SUFFIXES = (".csv", ".tsv", ".jsonl")
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+
+
+class Entry(NamedTuple):
+    """One row as it stands in a file: where, its text, and its label as a string."""
+
+    place: str
+    text: str
+    label: str
+
+
+def read_table(path: Path, text_column: str, label_column: str) -> list[Entry]:
+    """Return the rows of a `.csv`, `.tsv` or `.jsonl` file in file order.
+
+    Raises:
+        DataError: not UTF-8, not of its format, a missing column, an empty text; it names file and row.
+    """
+    content = _decoded(path)
+    records = _json_records(path, content) if path.suffix.lower() == ".jsonl" else _delimited_records(path, content)
+    return [entry(place, record, text_column, label_column) for place, record in records]
+
+
+def entry(place: str, record: Mapping[str, Any], text_column: str, label_column: str) -> Entry:
+    """Return a record as an `Entry`.
+
+    Raises:
+        DataError: a column is missing, the text is empty or not a string, the label neither integer nor string.
+    """
+    for column in (text_column, label_column):
+        if column not in record:
+            raise DataError(
+                f"{place} has no column {column!r}; its columns are {', '.join(map(repr, record)) or 'none'}.",
+                "Name the columns `text` and `label`, or set the options text_column and label_column.",
+            )
+    text, label = record[text_column], record[label_column]
+    if not isinstance(text, str):
+        raise DataError(f"{place} has the text {text!r}, which is not a string.", "Give every row a text.")
+    if not text.strip():
+        raise DataError(f"{place} has an empty text.", "Give every row a text, or remove the row.")
+    if "\0" in text:
+        raise DataError(f"{place} holds a NUL character.", "Save the file as plain UTF-8 text.")
+    if isinstance(label, bool) or not isinstance(label, int | str):
+        raise DataError(
+            f"{place} has the label {label!r}, which is neither an integer nor a class name.",
+            "Give labels 0, 1, ... or class names.",
+        )
+    if not str(label).strip():
+        raise DataError(f"{place} has an empty label.", "Give labels 0, 1, ... or class names.")
+    return Entry(place, text, str(label).strip())
+
+
+def _decoded(path: Path) -> str:
+    content = read_bytes(path, "Give the path of a .csv, .tsv or .jsonl file, or of a folder of these.")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}, {_row(path, content[: error.start].count(10) + 1)} is not UTF-8 "
+            f"(byte {content[error.start]:#04x}).",
+            "Save the file in the encoding UTF-8.",
+        ) from None
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise DataError(f"{path}, {_row(path, line)} holds a NUL character.", "Save the file as plain UTF-8 text.")
+    return text
+
+
+def _row(path: Path, line: int) -> str:
+    """Return how to name the row that ends at a line of a file; lines count from 1, rows behind a header too."""
+    if path.suffix.lower() == ".jsonl":
+        return f"row {line}"
+    return f"row {line - 1} (line {line})" if line > 1 else "the header"
+
+
+def _delimited_records(path: Path, content: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
+    number = 0
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        if len(set(header)) < len(header):
+            raise DataError(f"{path} has a column twice: {', '.join(header)}.", "Name every column once.")
+        for values in reader:
+            if not values:
+                continue
+            number += 1
+            place = f"{path}, row {number} (line {reader.line_num})"
+            if len(values) != len(header):
+                raise DataError(
+                    f"{place} has {len(values)} fields and the header {len(header)}.",
+                    "Put a field that holds a delimiter or a quote in quotes.",
+                )
+            yield place, dict(zip(header, values, strict=True))
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, row {number + 1} (line {reader.line_num}) is not valid {path.suffix[1:].upper()}: {error}.",
+            "Put a field with quotes in quotes and double the quotes in it.",
+        ) from None
+
+
+def _json_records(path: Path, content: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for number, line in enumerate(content.split("\n"), start=1):
+        if not line.strip():
+            continue
+        place = f"{path}, row {number}"
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{place} is not valid JSON: {error.msg}.", "Write one JSON object a line.") from None
+        if not isinstance(record, dict):
+            raise DataError(f"{place} is not a JSON object.", "Write one JSON object a line.")
+        yield place, record
+
+
+def class_names(entries: Sequence[Entry], given: Sequence[str]) -> tuple[str, ...]:
+    """Return the class names of a table: those given, else "0" to "C-1", else its names in alphabetical order.
+
+    The first row says whether labels are integers or names.
+
+    Raises:
+        DataError: there are fewer than two classes.
+    """
+    labels = {entry.label for entry in entries}
+    if len(labels) < 2:
+        file = entries[0].place.rsplit(", row", 1)[0]
+        raise DataError(
+            f"{file} has rows of a single class, {entries[0].label!r}.", "Give rows of two or more classes."
+        )
+    if given:
+        return tuple(given)
+    integers = {int(label) for label in labels if _INTEGER.fullmatch(label)}
+    if _INTEGER.fullmatch(entries[0].label):
+        return tuple(str(label) for label in range(len(integers)))
+    for item in entries:
+        if _INTEGER.fullmatch(item.label):
+            raise DataError(
+                f"{item.place} has the label {item.label!r}, and the first row a class name, {entries[0].label!r}.",
+                "Use integers or class names throughout.",
+            )
+    return tuple(sorted(labels))
+
+
+def label_of(entry: Entry, names: Sequence[str]) -> int:
+    """Return the label of a row as a position in the class names.
+
+    Raises:
+        DataError: an integer out of range, another word than a class name; it names file and row.
+    """
+    if entry.label in names:
+        return names.index(entry.label)
+    numbered = all(_INTEGER.fullmatch(name) for name in names)
+    if not _INTEGER.fullmatch(entry.label):
+        rule = f"an integer from 0 to {len(names) - 1}" if numbered else f"one of {', '.join(names)}"
+        raise DataError(
+            f"{entry.place} has the label {entry.label!r}, and {rule} is needed.",
+            "Use integers or class names throughout.",
+        )
+    label = int(entry.label)
+    if not 0 <= label < len(names):
+        raise DataError(
+            f"{entry.place} has the label {label}, which is out of range: "
+            f"{len(names)} classes are numbered 0 to {len(names) - 1}.",
+            "Number the classes from 0 without gaps.",
+        )
+    return label
