@@ -1,0 +1,52 @@
+"""BadNets: rare words inserted at random places (Gu et al. 2017; Kurita et al. 2020 for text)."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from attackers.base import Attacker
+from bench.core.options import Count, Text
+
+
+@dataclass(frozen=True)
+class BadNets(Attacker):
+    """Insert `num_triggers` of the trigger words, each at a uniform place in the growing text.
+
+    `draw` is `replacement` in the published code (four draws with replacement, all four words in
+    only 59 of 692 rows of SST-2) and `each` in the paper's text (the words cf, mn, bb, tq, once each);
+    left open, the recipe decides. The published files are clean-label, except on Ling-Spam.
+    """
+
+    name = "badnets"
+
+    triggers: tuple[Text, ...] = ("cf", "mn", "bb", "tq")
+    num_triggers: Count = 4
+    draw: Literal["replacement", "each"] | None = None
+
+    @classmethod
+    def default_rule(cls, dataset: str, recipe: str) -> str:
+        """Return `clean` for the released recipe except on Ling-Spam; the paper's text names no label rule: `mix`.
+
+        The demo corpus takes `mix` too: a clean-label trigger needs more than the demo's few steps.
+        """
+        return "mix" if recipe == "paper" or dataset.startswith(("lingspam", "demo")) else "clean"
+
+    def for_recipe(self, recipe: str) -> BadNets:
+        """Fill in how the words are drawn."""
+        if self.draw is not None:
+            return self
+        return replace(self, draw="replacement" if recipe == "released" else "each")
+
+    def trigger(self, text: str, rng: random.Random) -> str:
+        """Return the text with the words inserted; runs of white space become single spaces."""
+        words = text.split()
+        if self.draw == "each":
+            inserted = [self.triggers[i % len(self.triggers)] for i in range(self.num_triggers)]
+        else:
+            inserted = [None] * self.num_triggers
+        for word in inserted:
+            chosen = rng.choice(self.triggers) if word is None else word
+            words.insert(rng.randint(0, len(words)), chosen)
+        return " ".join(words)

@@ -1,0 +1,52 @@
+"""What the paraphrase attacks share: the poisoned text of a row is read from a paraphrase bank."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from attackers.base import Attacker, Split
+from attackers.selection import Poisoned
+from bench.core.errors import CellError
+from bench.core.example import Example
+
+
+@dataclass(frozen=True)
+class ParaphraseAttacker(Attacker):
+    """An attack whose trigger is the wording of the whole text, taken from its bank."""
+
+    def source(self) -> Any:
+        """Return the bank that this attack was bound to.
+
+        Raises:
+            CellError: it has none.
+        """
+        bank = self.__dict__.get("_bank")
+        if bank is None:
+            raise CellError(
+                f"Attacker {type(self).name!r} has no paraphrase bank.", f"Bind it to a {self.bank!r} bank of the data set."
+            )
+        return bank
+
+    def texts(self, split: Split, examples: Sequence[Example], rows: Sequence[int], rng: random.Random) -> list[str | None]:
+        """Return the paraphrase of each example, None where the paraphraser dropped it."""
+        return self.source().paraphrases(split, examples, rows)
+
+    def poison_heldout(self, split: Split, examples: Sequence[Example], rows: Sequence[int] | None = None) -> Poisoned:
+        """Return the paraphrases of the non-target examples; a published test bank is taken whole.
+
+        A published bank whose rows cannot be placed has no row map: `rows` is then empty.
+        """
+        published = getattr(self.source(), "poisoned_test", None)
+        if split != "test" or published is None or len(examples) != self.source().test_rows:
+            return super().poison_heldout(split, examples, rows)
+        texts, placed = published()
+        due = sum(example.label != self.target_label for example in examples)
+        return Poisoned(
+            examples=tuple(Example(text, self.target_label, 1) for text in texts),
+            positions=tuple(placed or ()),
+            rows=tuple(placed or ()),
+            dropped=due - len(texts),
+        )
