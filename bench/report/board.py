@@ -1,0 +1,152 @@
+"""The overall board: per dataset and model one row per defense, over all attacks, with its needs and costs."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from bench.report.aggregate import Cell, Key, Stat, cells, comparable_asr, group_mean, marks, ranks
+from bench.report.control import Row, cacc_loss, clean_cacc
+from bench.report.footer import budget, notes, place_name
+from bench.report.markdown import DAGGER, DASH, escape, listed, marked, number, percent, shorten, table
+from bench.report.paper import order, printed_name
+from bench.report.records import Record, names
+from bench.report.selection import Selection, Setting, setting
+from bench.report.values import dagger, value
+
+LEGEND = (
+    "One block per dataset, model, recipe and precision; one row per defense, the best average rank first. CACC "
+    "(higher is better) and ASR (lower is better) in percent, means over the attacks of the block; CACC loss: Vanilla "
+    "trained on clean data minus this row, in percentage points; rank by ASR, averaged over the attacks. "
+    "**Bold** is the lowest. "
+    f"{DASH} is a missing cell or the mean of one. Clean samples: labelled clean samples for the method + checkpoint "
+    "selection + threshold calibration. Seconds and trainable parameters: mean over cells."
+)
+
+
+def board(selection: Selection, pages: Mapping[str, str]) -> str:
+    """Return the overall board, with links to the other pages (file name -> title)."""
+    parts = ["# Leaderboard", LEGEND]
+    if pages:
+        parts.append("\n".join(f"- [{escape(title)}]({name})" for name, title in sorted(pages.items())))
+    empty = True
+    for one in selection.settings:
+        shown = cells(selection.attacked.get(one, ()))
+        for dataset, model in _groups(selection, one):
+            parts += _block(selection, one, shown, dataset, model)
+            empty = False
+    if empty:
+        parts.append("There is no record to show yet.")
+    parts += failures(selection.failed)
+    reasons = [reason for _, reason in selection.left_out]
+    return "\n\n".join([*parts, "## Notes", notes(selection.taken(), (), reasons)]) + "\n"
+
+
+def _groups(selection: Selection, one: Setting) -> list[tuple[str, str]]:
+    tried = [*selection.attacked.get(one, ()), *(record for record in selection.gaps if setting(record) == one)]
+    found = {names(record)[:2] for record in tried}
+    datasets = order("datasets", {group[0] for group in found})
+    models = order("models", {group[1] for group in found})
+    return sorted(found, key=lambda group: (datasets.index(group[0]), models.index(group[1])))
+
+
+def _block(selection: Selection, one: Setting, shown: Mapping[Key, Cell], dataset: str, model: str) -> list[str]:
+    records = [record for record in selection.attacked.get(one, ()) if names(record)[:2] == (dataset, model)]
+    failed = [record for record in selection.gaps if setting(record) == one and names(record)[:2] == (dataset, model)]
+    defenses = order("defenses", {names(record)[3] for record in (*records, *failed)})
+    # An attack that no defense could face (no bank, say) stands among the failures and not in the means.
+    attacks = order("attacks", {names(record)[2] for record in records})
+    clean = clean_cacc([record for record in selection.control.get(one, ()) if names(record)[:2] == (dataset, model)])
+    grid = {name: [shown.get((dataset, model, attack, name)) for attack in attacks] for name in defenses}
+    average = average_ranks(grid)
+    best = marks(
+        [group_mean([comparable_asr(cell) for cell in grid[name]]) for name in defenses],
+        sum(any(grid[name]) for name in defenses),
+        underline=False,
+    )
+    mark_of = dict(zip(defenses, best, strict=True))
+    defenses.sort(key=lambda name: (average[name] is None, average[name] or 0.0))
+    attack_names = [escape(printed_name("attacks", attack)) for attack in attacks]
+    headers = ["Defense", "Clean samples", "CACC", "CACC loss", "ASR", "Average rank"]
+    headers += [f"ASR {name}" for name in attack_names] + ["Train seconds", "Trainable parameters"]
+    rows = []
+    for name in defenses:
+        mine = [record for record in records if names(record)[3] == name]
+        rows.append(_row(name, mark_of[name], average[name], grid[name], clean, mine, (dataset, model)))
+    title = f"## {escape(printed_name('datasets', dataset))}, {escape(printed_name('models', model))}"
+    heading = f"{title} (recipe {escape(one[0])}, {escape(one[1])})"
+    return [heading, f"Attacks: {', '.join(attack_names) or DASH}.", table(headers, rows, 1)]
+
+
+def average_ranks(grid: Mapping[str, Sequence[Cell | None]]) -> dict[str, float | None]:
+    """Return the mean over attacks of each defense's rank by ASR among the trained cells.
+
+    Args:
+        grid: defense -> its cells [attacks].
+
+    Returns:
+        defense -> mean rank, or None where one of its cells is missing or did not train.
+    """
+    columns = [ranks([comparable_asr(cell) for cell in column]) for column in zip(*grid.values(), strict=True)]
+    return {name: group_mean([column[row] for column in columns]) for row, name in enumerate(grid)}
+
+
+def _row(
+    name: str,
+    mark: str,
+    rank: float | None,
+    found: Sequence[Cell | None],
+    clean: Mapping[Row, Stat | None],
+    records: Sequence[Record],
+    group: tuple[str, str],
+) -> list[str]:
+    asr = group_mean([cell.asr.mean if cell and cell.asr else None for cell in found])
+    cacc = group_mean([cell.cacc.mean if cell and cell.cacc else None for cell in found])
+    untrained = DAGGER if any(cell is not None and not cell.trained for cell in found) else ""
+    budgets = sorted({budget(record) for record in records if record.get("knowledge")})
+    oracle = any(record.get("oracle") for record in records)  # it was given the true poison flags
+    return [
+        escape(printed_name("defenses", name)) + (" (oracle)" if oracle else ""),
+        " or ".join(" + ".join(map(str, parts)) for parts in budgets) or DASH,
+        percent(cacc),
+        percent(group_mean([cacc_loss(clean, cell, *group) for cell in found])),
+        marked(percent(asr), mark) + (untrained if asr is not None else ""),
+        DASH if rank is None else f"{rank:.2f}",
+        *(value(cell.asr if cell else None) + dagger(cell) for cell in found),
+        _mean_cost(records, "train_seconds", 1),
+        _mean_cost(records, "trainable_parameters", 0),
+    ]
+
+
+def _mean_cost(records: Sequence[Record], name: str, decimals: int) -> str:
+    mean = group_mean([(record.get("cost") or {}).get(name) for record in records])
+    return DASH if mean is None else number(mean, decimals)
+
+
+def failures(failed: Sequence[Record]) -> list[str]:
+    """Return the failed cells, one row per reason with its count, its remedy and where it happened; or nothing."""
+    groups: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
+    for record in failed:
+        error = record.get("error") or {}
+        texts = tuple(str(error.get(part) or "") for part in ("type", "message", "remedy"))
+        groups[texts].append(record)
+    if not groups:
+        return []
+    rows = [
+        [
+            str(len(records)),
+            escape(shorten(f"{kind}: {message}" if message else kind or "no reason was recorded")),
+            escape(shorten(remedy)) or DASH,
+            _places(records),
+        ]
+        for (kind, message, remedy), records in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    ]
+    return ["## Failed cells", table(["Cells", "Reason", "Remedy", "Where"], rows, 4)]
+
+
+def _places(records: Sequence[Record]) -> str:
+    counts = Counter(names(record) for record in records)
+    shown = []
+    for key in sorted(counts):
+        shown.append(place_name(key) + (f" ({counts[key]})" if counts[key] > 1 else ""))
+    return listed(shown, most=6)

@@ -1,0 +1,35 @@
+"""All pages of a leaderboard, as a pure function of the records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.report.board import board
+from bench.report.datasets_table import datasets_table
+from bench.report.layouts import layouts
+from bench.report.records import Record, names
+from bench.report.selection import select
+from bench.report.tables import mirrored_table
+
+
+def render(records: Sequence[Record], every_table: bool = False) -> dict[str, str]:
+    """Return file name -> Markdown: the board (`README.md`) and `tableN.md` for each table that has a record.
+
+    The same records in any order give the same bytes.
+
+    Args:
+        records: as `load_records` returns them.
+        every_table: also the tables that have no record, with the paper's numbers and dashes.
+    """
+    selection = select(records)
+    tried = [record for part in selection.attacked.values() for record in part]
+    keys = {names(record) for record in (*tried, *selection.gaps)}
+    pages = {
+        (one.table, f"Table {one.table}: {one.title}"): mirrored_table(one, selection)
+        for one in layouts()
+        if every_table or one.worth_a_page(keys)
+    }
+    if every_table or any(record.get("dataset_info") for record in selection.taken()):
+        pages[5, "Table 5: Datasets"] = datasets_table(selection)
+    tables = {f"table{table}.md": page for (table, _), page in sorted(pages.items())}
+    return {"README.md": board(selection, {f"table{table}.md": title for table, title in pages}), **tables}

@@ -1,0 +1,158 @@
+"""Which records a table may take: whole, comparable, one setting each; what is left out is counted with its reason."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.report.paper import settings
+from bench.report.records import Record, canonical, distinct, names
+
+Setting = tuple[str, str]  # recipe, precision
+DEFAULT: Setting = ("released", "fp32")
+POISON_RATIO = float(settings()["common"]["poison_ratio_default"])
+TARGET_LABEL = int(settings()["common"]["target_label"])
+
+LIMITED = "a row limit, smoke tests (`limit`)"
+OTHER_TARGET = f"a target label other than {TARGET_LABEL}"
+OTHER_RATIO = f"a poison ratio other than {POISON_RATIO:g}"
+OTHER_RULE = "a label rule other than the attack's default"
+OTHER_OPTIONS = "options other than those of most records of the same row"
+REPEATED = "the cell and seed of another record"
+
+Scope = Callable[[Record], tuple[str, ...]]
+# Poisoned data are the same for every defense of a table; a model's or a defense's options only within its rows.
+_OPTION_SCOPES: tuple[tuple[str, Scope], ...] = (
+    ("dataset", lambda record: names(record)[:1]),
+    ("attack", lambda record: (names(record)[0], names(record)[2])),
+    ("model", lambda record: (names(record)[0], names(record)[1], names(record)[3])),
+    ("defense", lambda record: (names(record)[0], names(record)[1], names(record)[3])),
+)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Records sorted into what tables show: by (recipe, precision), under attack (ratio 0.1) and clean control (0)."""
+
+    attacked: Mapping[Setting, tuple[Record, ...]]
+    control: Mapping[Setting, tuple[Record, ...]]
+    failed: tuple[Record, ...]
+    gaps: tuple[Record, ...]  # the failed ones that would otherwise stand under `attacked`
+    left_out: tuple[tuple[Record, str], ...]
+
+    @property
+    def settings(self) -> list[Setting]:
+        """Return the settings that have any record, the default first."""
+        found = set(self.attacked) | set(self.control) | {setting(record) for record in self.failed}
+        return sorted(found, key=lambda item: (item != DEFAULT, item))
+
+    def taken(self) -> list[Record]:
+        """Return every record that some table may show."""
+        parts = [*self.attacked.values(), *self.control.values()]
+        return [record for part in parts for record in part]
+
+
+def setting(record: Record) -> Setting:
+    """Return the (recipe, precision) of a record: tables never mix two of them."""
+    return record["cell"]["recipe"], record["cell"]["precision"]
+
+
+def is_control(record: Record) -> bool:
+    """Tell whether the record is a clean control: nothing was poisoned."""
+    return record["cell"]["poison_ratio"] == 0
+
+
+def select(records: Iterable[Record]) -> Selection:
+    """Sort records, in whatever order, into those that tables show, the failed ones, and those left out, with why."""
+    unique, others = distinct(records)
+    left_out = [(record, REPEATED) for record in others]
+    left_out += [(record, LIMITED) for record in unique if record["cell"]["limit"] is not None]
+    whole = [record for record in unique if record["cell"]["limit"] is None]
+    failed = tuple(record for record in whole if record["status"] == "failed")
+    rules = _usual_rules(whole)
+    parts: dict[Setting, list[Record]] = defaultdict(list)
+    for record in whole:
+        if record["status"] == "failed":
+            continue
+        reason = _other_axis(record, rules)
+        if reason:
+            left_out.append((record, reason))
+        else:
+            parts[setting(record)].append(record)
+    attacked, control = {}, {}
+    for one, members in parts.items():
+        kept, dropped = _one_variant(members)
+        left_out.extend(dropped)
+        attacked[one] = tuple(record for record in kept if not is_control(record))
+        control[one] = tuple(record for record in kept if is_control(record))
+    gaps = tuple(record for record in failed if not is_control(record) and not _other_axis(record, rules))
+    return Selection(attacked, control, failed, gaps, tuple(left_out))
+
+
+Rules = Mapping[tuple[str, str, str], str]  # recipe, dataset, attack -> default label rule
+
+
+def _other_axis(record: Record, rules: Rules) -> str:
+    cell = record["cell"]
+    if cell["target_label"] not in (None, TARGET_LABEL):
+        return OTHER_TARGET
+    if is_control(record):
+        return ""  # nothing is poisoned: the label rule decides nothing
+    if abs(cell["poison_ratio"] - POISON_RATIO) > 1e-9:
+        return OTHER_RATIO
+    if cell["label_rule"] not in (None, rules.get(_rule_place(record))):
+        return OTHER_RULE
+    return ""
+
+
+def _rule_place(record: Record) -> tuple[str, str, str]:
+    dataset, _, attack, _ = names(record)
+    return record["cell"]["recipe"], dataset, attack
+
+
+def published_rule(recipe: str, dataset: str, attack: str) -> str | None:
+    """Return the default label rule of one of the paper's attacks, or None for another attack.
+
+    Stated here a second time (the attackers have it too) because a table must not change with what is installed.
+    """
+    if attack not in settings()["attacks"]:
+        return None
+    mixed = recipe == "paper" or dataset.startswith(("lingspam", "demo"))
+    return "clean" if attack == "badnets" and not mixed else "mix"
+
+
+def _usual_rules(records: Iterable[Record]) -> Rules:
+    """Return the default label rule of each (recipe, dataset, attack): the published one, else that of most records."""
+    seen: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+    for record in records:
+        if record["cell"]["label_rule"] is not None and not is_control(record):
+            seen[_rule_place(record)][record["cell"]["label_rule"]] += 1
+    return {place: published_rule(*place) or _most_common(counts) for place, counts in seen.items()}
+
+
+def _most_common(counts: Mapping[str, int]) -> str:
+    return min(counts, key=lambda value: (-counts[value], value))
+
+
+def _one_variant(records: Sequence[Record]) -> tuple[list[Record], list[tuple[Record, str]]]:
+    """Keep, of records in one setting, those with the most common options in each scope, and one per cell and seed."""
+    kept, dropped = list(records), []
+    for kind, scope in _OPTION_SCOPES:
+        counts: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+        for record in kept:
+            counts[scope(record)][_options(record, kind)] += 1
+        usual = {place: _most_common(found) for place, found in counts.items()}
+        dropped += [(record, OTHER_OPTIONS) for record in kept if _options(record, kind) != usual[scope(record)]]
+        kept = [record for record in kept if _options(record, kind) == usual[scope(record)]]
+    single: dict[tuple[object, ...], Record] = {}
+    for record in sorted(kept, key=lambda item: item["key"]):
+        place = (*names(record), record["cell"]["seed"], is_control(record))
+        if single.setdefault(place, record) is not record:
+            dropped.append((record, REPEATED))
+    return list(single.values()), dropped
+
+
+def _options(record: Record, kind: str) -> str:
+    part = record["cell"][kind]
+    return canonical([part.get("options") or {}, part.get("source") or ""])

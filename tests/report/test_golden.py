@@ -1,0 +1,40 @@
+"""Whole pages against golden files that were compared by eye with the paper's layout.
+
+To renew them after a wanted change: `python -m tests.report.test_golden`, then read the difference.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.report.render import render
+from tests.report.fixtures import board_records
+
+GOLDEN = Path(__file__).parent / "golden"
+PAGES = ("README.md", *(f"table{number}.md" for number in (1, 2, 3, 4, 5, 7, 8, 9)))
+
+
+@pytest.fixture(scope="module")
+def pages() -> dict[str, str]:
+    return render(board_records(), every_table=True)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_the_golden_one(pages: dict[str, str], name: str) -> None:
+    assert pages[name] == (GOLDEN / name).read_text(encoding="utf-8")
+
+
+def test_there_is_no_other_page(pages: dict[str, str]) -> None:
+    assert tuple(pages) == PAGES
+
+
+def write() -> None:
+    """Write the golden pages anew."""
+    for name, text in render(board_records(), every_table=True).items():
+        (GOLDEN / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()
