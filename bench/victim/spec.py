@@ -1,0 +1,167 @@
+"""What a victim is: where its weights are, how it is trained, and where a defense may attach.
+
+No torch here: planning reads these and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field
+
+from bench.core.errors import RequestError, unknown
+from bench.core.options import Count, Fraction, Index, NonNegative, Options, Positive, Text, build
+
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+# For models named by a folder: what the files of configs/models say of their own. Suffixes of module names
+# inside the backbone, and the linear before the classifier as a dotted name in the whole model.
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "bert": {
+        "family": "encoder",
+        "lora_targets": ("query", "value"),
+        "adapter_sites": ("attention.output.dense", "output.dense"),
+        "penultimate": "bert.pooler.dense",
+    },
+    "roberta": {
+        "family": "encoder",
+        "lora_targets": ("query", "value"),
+        "adapter_sites": ("attention.output.dense", "output.dense"),
+        "penultimate": "classifier.dense",
+    },
+    "modernbert": {
+        "family": "encoder",
+        "lora_targets": ("Wqkv",),
+        "adapter_sites": ("attn.Wo", "mlp.Wo"),
+        "penultimate": "head.dense",
+    },
+    "gpt2": {"family": "decoder", "lora_targets": ("c_attn",), "adapter_sites": ("attn.c_proj", "mlp.c_proj")},
+    "llama": {
+        "family": "decoder",
+        "lora_targets": ("q_proj", "v_proj"),
+        "adapter_sites": ("self_attn.o_proj", "mlp.down_proj"),
+    },
+    "qwen3": {
+        "family": "decoder",
+        "lora_targets": ("q_proj", "v_proj"),
+        "adapter_sites": ("self_attn.o_proj", "mlp.down_proj"),
+    },
+}
+
+
+@dataclass(frozen=True)
+class ModelSpec(Options):
+    """One victim model; the defaults are those of the paper's BERT-base.
+
+    The weights are looked for in `path`, then in `package`, then on the hub.
+
+    Raises:
+        RequestError: a value out of range, no place to take the weights from, or a hub id without its commit.
+    """
+
+    name: Text
+    hub: Text | None = None
+    revision: Commit | None = None  # commit of the hub repository
+    path: Text | None = None  # a local folder in the hub's layout
+    package: Text | None = None  # importable package, and the folder in it that holds the model: `package/folder`
+    sha256: Sha256 | None = None  # of model.safetensors, wherever it comes from
+    extra: Text | None = None  # extra of this distribution that brings the package
+    family: Literal["encoder", "decoder"] = "encoder"
+    learning_rate: Positive = 2e-5  # when the whole model trains
+    learning_rate_pet: Positive = 2e-5  # when only inserted modules do
+    epochs: Count = 10
+    batch_size: Count = 32
+    max_length: Count = 512  # tokens
+    warmup_epochs: NonNegative = 0.0
+    evaluations: Count | None = None  # evenly spread looks at the selection rows; None: one after each epoch
+    max_steps: Count | None = None  # optimizer steps at which training stops, whatever `epochs` says
+    lora_targets: tuple[Text, ...] = ()  # suffixes of module names; none: PEFT's own for the architecture
+    lora_rank: Count = 8
+    lora_alpha: Positive = 32.0
+    adapter_sites: tuple[Text, ...] = ()  # suffixes of module names whose output goes through an adapter
+    adapter_dim: Count = 8
+    prefix_tokens: Count = 8
+    penultimate: Text | None = None  # dotted name of the linear before the classifier
+    scales: tuple[Positive, ...] = (1, 4, 8, 12, 16, 20, 24, 28)  # S as the published code has it for BERT-base
+    scales_paper: tuple[Positive, ...] = (1, 4, 8, 12, 16, 20, 24, 28, 32)  # S of Table 6
+    scale_factor: Positive = 6.0  # constant of the multi-scale module, over its inner rank
+    clean_samples: Count = 96  # clean auxiliary rows of gradient alignment
+    mu_max: Fraction = 0.1
+    ga_epoch: Index = 1  # first epoch, from 0, in which the raw gradient may be mixed in
+    min_reference_loss: NonNegative = 0.4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.path or self.package or self.hub):
+            raise RequestError(f"Model {self.name!r} says nowhere where its weights are.", "Set hub, path or package.")
+        if self.hub and not self.revision:
+            raise RequestError(
+                f"Model {self.name!r} names the hub repository {self.hub!r} without a commit.",
+                "Set model.revision to the 40 hexadecimal digits of the commit.",
+            )
+
+
+def _folder() -> Any:
+    return files("configs") / "models"
+
+
+def model_names() -> list[str]:
+    """Return the names of the models that have a file in configs/models, sorted."""
+    return sorted(item.name.removesuffix(".yaml") for item in _folder().iterdir() if item.name.endswith(".yaml"))
+
+
+def model_spec(name: str, options: Mapping[str, Any] | None = None) -> ModelSpec:
+    """Return the spec of a named model, of a local folder, or of `hub:ID@COMMIT`, with options on top.
+
+    Raises:
+        RequestError: no such model (with the nearest name), unknown option, value out of range, broken file.
+    """
+    options = dict(options or {})
+    if name in model_names():
+        content: dict[str, Any] = {"name": name, **_read(name)}
+    elif name.startswith("hub:"):
+        content = _from_hub(name, options)
+    elif Path(name).is_dir():
+        content = {"name": Path(name).resolve().name, "path": name, **_architecture(Path(name))}
+    else:
+        raise unknown("model", name, model_names())
+    options.pop("name", None)
+    return build(ModelSpec, content | options, "model", name)
+
+
+def _from_hub(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    hub, _, commit = name.removeprefix("hub:").partition("@")
+    content: dict[str, Any] = {"name": hub or name, "hub": hub, "revision": commit or options.get("revision")}
+    if content["revision"] is None:
+        raise RequestError(f"Model {name!r} has no pinned commit.", f"Write hub:{hub}@ and the commit, 40 hex digits.")
+    return content
+
+
+def _read(name: str) -> dict[str, Any]:
+    where = _folder() / f"{name}.yaml"
+    try:
+        content = yaml.safe_load(where.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise RequestError(f"configs/models/{name}.yaml is not valid YAML: {error}.", "Correct the file.") from error
+    if not isinstance(content, dict):
+        raise RequestError(f"configs/models/{name}.yaml holds no mapping.", "Write `option: value` lines.")
+    return content
+
+
+def _architecture(folder: Path) -> dict[str, Any]:
+    """Return what is known of the architecture that a folder's config.json names; nothing when it is unknown."""
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        raise RequestError(
+            f"Folder {str(folder)!r} has no readable config.json, so it is no model.",
+            "Name a folder in the hub's layout.",
+        ) from None
+    return dict(ARCHITECTURES.get(kind, {}))

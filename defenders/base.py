@@ -1,0 +1,169 @@
+"""The contract of a defense: OpenBackdoor's three methods and the three hooks that it lacks.
+
+A defense is one file: a frozen dataclass whose fields are its options. The stages at which it acts
+are read off the methods it overrides.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import InitVar, dataclass
+from typing import Any, ClassVar
+
+from bench.core.errors import CellError, RequestError
+from bench.core.example import Example, blinded
+from bench.core.knowledge import Knowledge
+from bench.core.options import Options
+
+STAGE_OF_METHOD = {"wrap": "train", "hooks": "train", "repair": "repair", "detect": "detect"}
+
+
+class DefenderContract:
+    """Stands where OpenBackdoor's `Defender` stands once that package is imported."""
+
+
+def _guarded(method: Callable) -> Callable:
+    """Wrap `detect` or `correct`: poison flags are set to 0 and the test split is dropped before the defense sees them."""
+
+    @functools.wraps(method)
+    def call(self: Defender, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> Any:
+        return method(self, model, _known(clean_data), blinded(poison_data or ()))
+
+    return call
+
+
+def _known(clean_data: Any) -> dict[str, list[Example]]:
+    """Return the clean splits that a defense may see; a bare list counts as the dev split."""
+    if clean_data is None:
+        return {}
+    splits = clean_data if isinstance(clean_data, Mapping) else {"dev": clean_data}
+    return {name: blinded(rows) for name, rows in splits.items() if not name.startswith("test") and rows is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defender(Options, DefenderContract):
+    """Base class of every defense.
+
+    `name`, `pre`, `correction` and `metrics` are class attributes; they are accepted as keywords
+    too, as OpenBackdoor's `load_defender(config)` passes them, and must then say the same.
+    """
+
+    name: InitVar[str] = "base"
+    pre: InitVar[bool] = False
+    correction: InitVar[bool] = False
+    metrics: InitVar[tuple] = ("FRR", "FAR")
+
+    version: ClassVar[int] = 1  # raise it when the numbers of this defense change
+    calibrated: ClassVar[bool] = False  # asks for clean dev rows to calibrate a threshold
+    wants_victim: ClassVar[bool] = False  # a cleanser that works on the shared backdoored victim
+    oracle: ClassVar[bool] = False  # sees true poison flags; only bridged defenses do, and tables say so
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for method in ("detect", "correct"):
+            if method in cls.__dict__:
+                setattr(cls, method, _guarded(cls.__dict__[method]))
+
+    def __new__(cls, *arguments: Any, **options: Any) -> Defender:
+        adopt_openbackdoor()
+        return super().__new__(cls)
+
+    def __post_init__(self, name: str, pre: bool, correction: bool, metrics: Sequence[str]) -> None:
+        for attribute, given in (("name", name), ("pre", pre), ("correction", correction)):
+            fixed, default = getattr(type(self), attribute), Defender.__dict__[attribute]
+            if given not in (fixed, default) and str(given).lower() != str(fixed).lower():
+                raise RequestError(
+                    f"{attribute} of defender {type(self).name!r} is {fixed!r}, not {given!r}.", f"Leave {attribute} out."
+                )
+        if tuple(metrics) not in (tuple(type(self).metrics), Defender.metrics):
+            raise RequestError(
+                f"metrics of defender {type(self).name!r} are {', '.join(type(self).metrics)}, not {list(metrics)!r}.",
+                "Leave metrics out.",
+            )
+        self._validate()
+
+    @classmethod
+    def stages(cls) -> frozenset[str]:
+        """Return the stages at which this defense acts: of cleanse, train, repair, filter, detect."""
+        acting = {stage for method, stage in STAGE_OF_METHOD.items() if getattr(cls, method) is not getattr(Defender, method)}
+        if cls.correct is not Defender.correct:
+            acting.add("cleanse" if cls.pre else "filter")
+        return frozenset(acting)
+
+    def for_model(self, model: Any, recipe: str) -> Defender:
+        """Return this defense with every option that it leaves to the model file or the recipe filled in."""
+        return self
+
+    def samples(self) -> int:
+        """Return how many labelled clean rows the method itself needs."""
+        return 0
+
+    def bound(self, knowledge: Knowledge) -> Defender:
+        """Return a copy that carries what it may know; options and identity stay the same."""
+        clone = copy.copy(self)
+        object.__setattr__(clone, "_knowledge", knowledge)
+        return clone
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """What this defense was bound to.
+
+        Raises:
+            CellError: it was never bound.
+        """
+        known = self.__dict__.get("_knowledge")
+        if known is None:
+            raise CellError(f"Defender {type(self).name!r} was not given what it may know.", "Call bound(knowledge) first.")
+        return known
+
+    def wrap(self, victim: Any) -> None:
+        """Change `victim` in place before its optimizer exists: add modules, freeze parameters."""
+
+    def hooks(self, knowledge: Knowledge) -> Sequence[Any]:
+        """Return objects with `on_gradients(run, batch)`, called after backward and before clipping."""
+        return ()
+
+    def repair(self, victim: Any, knowledge: Knowledge) -> Any:
+        """Return the repaired victim; `victim` is a copy that may be changed."""
+        return victim
+
+    def detect(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> Any:
+        """Return 0 (let pass) or 1 (flag) for each example of `poison_data`, in its order."""
+        return [0] * len(poison_data)
+
+    def correct(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> Any:
+        """Return the corrected examples: a subset of a training split (pre), or rewritten texts of the same length."""
+        return poison_data
+
+    def eval_detect(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> tuple[dict, Any]:
+        """Return the detection metrics by split, and the flags of the last split, as OpenBackdoor does.
+
+        The true flags are read here, after `detect` has answered on blinded examples.
+        """
+        from bench.core.metrics import detection_rates
+
+        scores, flags = {}, []
+        for split, examples in poison_data.items():
+            flags = self.detect(model, clean_data, examples)
+            scores[split] = detection_rates(flags, [poisoned for _, _, poisoned in examples])
+        return scores, flags
+
+    def get_target_label(self, data: Any) -> int:
+        """Refuse: OpenBackdoor reads the target label off the true poison flags here."""
+        raise CellError(
+            f"Defender {type(self).name!r} asked for the target label of the test data.", "Make the label an option."
+        )
+
+
+def adopt_openbackdoor() -> None:
+    """Make `Defender` a subclass of OpenBackdoor's once that package has been imported by somebody."""
+    module = sys.modules.get("openbackdoor.defenders.defender")
+    theirs = getattr(module, "Defender", None)
+    if theirs is not None and not issubclass(Defender, theirs):
+        Defender.__bases__ = (Options, theirs)
+
+
+adopt_openbackdoor()  # it may have been imported before this module

