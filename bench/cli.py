@@ -1,0 +1,218 @@
+"""The command line: parse, call, print. No logic here."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from bench.core.errors import BenchError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+GridName = Annotated[str, typer.Option("--grid", help="a grid of configs/grids, or a path to a YAML file")]
+OutDir = Annotated[Path | None, typer.Option("--out", help="store, records and tables; default runs/GRID")]
+Axis = Annotated[str | None, typer.Option(help="comma-separated; replaces the axis of the grid")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="axis.option=value, e.g. model.learning_rate=5e-4")]
+Limit = Annotated[int | None, typer.Option(help="first N training rows: a smoke test that no table takes")]
+DataDir = Annotated[str | None, typer.Option("--data", help="folder of the published data; default BENCH_DATA")]
+Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
+
+
+class Kind(str, Enum):
+    """What `bench list` lists."""
+
+    attackers = "attackers"
+    defenders = "defenders"
+    datasets = "datasets"
+    models = "models"
+    grids = "grids"
+
+
+def _console() -> Console:
+    return Console(soft_wrap=True)
+
+
+def _guard(action: Callable[[], int], debug: bool) -> None:
+    """Run a command; an expected error is one sentence and a remedy, and exit code 2."""
+    try:
+        code = action()
+    except BenchError as error:
+        if debug:
+            traceback.print_exc()
+        typer.echo(f"Error: {error.problem}", err=True)
+        if error.remedy:
+            typer.echo(f"Remedy: {error.remedy}", err=True)
+        code = 2
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. What is finished is kept; the same command goes on from there.", err=True)
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 1
+    raise typer.Exit(code)
+
+
+@app.command()
+def run(
+    grid: GridName,
+    out: OutDir = None,
+    datasets: Axis = None,
+    attacks: Axis = None,
+    defenders: Axis = None,
+    models: Axis = None,
+    poison_ratios: Axis = None,
+    seeds: Axis = None,
+    label_rules: Axis = None,
+    target_labels: Axis = None,
+    recipes: Axis = None,
+    precisions: Axis = None,
+    set_: Sets = None,
+    limit: Limit = None,
+    data: DataDir = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda:0 ...")] = "auto",
+    engine: Annotated[str, typer.Option(help="local, or inline (this process)")] = "local",
+    workers: Annotated[int | None, typer.Option(help="worker processes; default one per core or GPU")] = None,
+    keep_weights: Annotated[bool, typer.Option("--keep-weights", help="keep trained weights in the store")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="run failed cells again")] = False,
+    debug: Debug = False,
+) -> None:
+    """Run a grid: build what is missing, write a record for each cell, then the tables."""
+
+    def action() -> int:
+        from bench.commands.run import Request, run_grid
+
+        request = Request(grid, _narrow(locals_), out, data, device, engine, workers, keep_weights, retry_failed)
+        return run_grid(request, _console())
+
+    locals_ = dict(locals())
+    _guard(action, debug)
+
+
+@app.command()
+def plan(
+    grid: GridName,
+    out: OutDir = None,
+    datasets: Axis = None,
+    attacks: Axis = None,
+    defenders: Axis = None,
+    models: Axis = None,
+    poison_ratios: Axis = None,
+    seeds: Axis = None,
+    label_rules: Axis = None,
+    target_labels: Axis = None,
+    recipes: Axis = None,
+    precisions: Axis = None,
+    set_: Sets = None,
+    limit: Limit = None,
+    debug: Debug = False,
+) -> None:
+    """Print the cells, unique stages and trainings saved of a grid; runs nothing."""
+
+    def action() -> int:
+        from bench.commands.run import Request, show_plan
+
+        return show_plan(Request(grid, _narrow(locals_), out), _console())
+
+    locals_ = dict(locals())
+    _guard(action, debug)
+
+
+@app.command()
+def table(
+    out: OutDir = None,
+    grid: Annotated[str | None, typer.Option("--grid", help="the grid whose default folder is meant")] = None,
+    every: Annotated[bool, typer.Option("--every", help="also tables without a record: the paper's numbers and dashes")] = False,
+    debug: Debug = False,
+) -> None:
+    """Write the Markdown tables from the records; needs no GPU and no data."""
+
+    def action() -> int:
+        from bench.commands.run import folder_of
+        from bench.commands.publish import show_tables
+
+        return show_tables(folder_of(grid, out), every, _console())
+
+    _guard(action, debug)
+
+
+@app.command()
+def publish(
+    to: Annotated[Path, typer.Option("--to", help="folder to publish into, for example leaderboard/")],
+    out: OutDir = None,
+    grid: Annotated[str | None, typer.Option("--grid", help="the grid whose default folder is meant")] = None,
+    debug: Debug = False,
+) -> None:
+    """Add the records of a run to those already published, and write every table again."""
+
+    def action() -> int:
+        from bench.commands.run import folder_of
+        from bench.commands.publish import publish_run
+
+        return publish_run(folder_of(grid, out), to, _console())
+
+    _guard(action, debug)
+
+
+@app.command("list")
+def list_(kind: Kind, debug: Debug = False) -> None:
+    """List what exists, with one line each."""
+
+    def action() -> int:
+        from bench.commands.listing import lines
+
+        for line in lines(kind.value):
+            typer.echo(line)
+        return 0
+
+    _guard(action, debug)
+
+
+@app.command()
+def check(data: DataDir = None, debug: Debug = False) -> None:
+    """Tell what this machine has, packages, devices, data, models, and the remedy for what is missing."""
+
+    def action() -> int:
+        from bench.commands.check import check_machine
+
+        return check_machine(data, _console())
+
+    _guard(action, debug)
+
+
+def _narrow(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the axes that the command line replaces, as a grid file would name them."""
+    from bench.engine.plugins import split_list, value_of
+
+    changes: dict[str, Any] = {}
+    for axis in ("datasets", "attacks", "defenders", "models", "label_rules", "recipes", "precisions"):
+        if given[axis] is not None:
+            changes[axis] = tuple(split_list(given[axis]))
+    for axis in ("poison_ratios", "seeds", "target_labels"):
+        if given[axis] is not None:
+            changes[axis] = tuple(value_of(item) for item in split_list(given[axis]))
+    if given["limit"] is not None:
+        changes["limit"] = given["limit"]
+    settings = {}
+    for item in given["set_"] or ():
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise BenchError(f"--set {item!r} has no value.", "Write axis.option=value.")
+        settings[name.strip()] = value_of(value)
+    if settings:
+        changes["set"] = settings
+    return changes
+
+
+def main() -> None:
+    """Run the command line; UTF-8 output whatever the locale."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    app()

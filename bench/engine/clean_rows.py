@@ -1,0 +1,39 @@
+"""Who may see which clean rows: selection, the method's own and calibration rows never overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from bench.core.errors import CellError
+from bench.core.example import Example, blinded
+from bench.core.seeding import python_rng
+
+
+class CleanRows(NamedTuple):
+    """Disjoint parts of the clean dev split."""
+
+    selection: tuple[Example, ...]
+    method: tuple[Example, ...]
+    calibration: tuple[Example, ...]
+
+
+def divide(dev: Sequence[Example], samples: int, calibrated: bool, dataset: str, seed: int) -> CleanRows:
+    """Return the parts of `dev`: one half chooses checkpoints, the other half is for defenses.
+
+    The order depends on the data set and the seed alone, so that a defense that asks for more rows
+    gets those of a smaller request and more. `dataset` is the identity of the data set.
+
+    Raises:
+        CellError: the method asks for more rows than the half holds.
+    """
+    order = python_rng(seed, f"dev of {dataset}").sample(range(len(dev)), len(dev))
+    half = len(dev) // 2
+    rows = blinded(dev[i] for i in order)
+    selection, pool = rows[:half], rows[half:]
+    if samples > len(pool):
+        raise CellError(
+            f"The defense needs {samples} clean samples, and half of the dev split holds {len(pool)}.",
+            "Lower its clean_samples, or take a data set with more dev rows.",
+        )
+    return CleanRows(tuple(selection), tuple(pool[:samples]), tuple(pool[samples:]) if calibrated else ())

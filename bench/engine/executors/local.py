@@ -1,0 +1,111 @@
+"""Worker processes on this machine: one thread each on the CPU, one process per GPU."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from bench.engine.executors import Outcome
+from bench.engine.executors.inline import attempt
+from bench.engine.work import Machine
+
+# A neighbour that spins while it waits costs a factor of ten; one thread each makes numbers repeat.
+WORKER_ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+TRIES = 2  # a stage whose worker died is tried once more
+
+
+def _initialise(environment: dict[str, str], devices: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    os.environ.update(environment)
+    if devices is not None:
+        os.environ["BENCH_WORKER_DEVICE"] = devices.get()
+
+
+def _attempt(payload: dict[str, Any], root: Path, machine: Machine) -> Outcome:
+    device = os.environ.get("BENCH_WORKER_DEVICE", machine.device)
+    return attempt(payload, root, Machine(machine.data_dir, device))
+
+
+class LocalExecutor:
+    """A pool of worker processes; a worker that dies takes only its own stage with it."""
+
+    def __init__(self, root: Path, machine: Machine, workers: int, devices: Sequence[str] = ()) -> None:
+        self.root, self.machine, self.slots, self.devices = root, machine, workers, tuple(devices)
+        self._running: dict[Future, dict[str, Any]] = {}
+        self._tries: dict[str, int] = {}
+        self._lost: list[dict[str, Any]] = []
+        self._saved = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
+        os.environ.update(WORKER_ENVIRONMENT)  # read by the workers when they start
+        self._pool = self._new_pool()
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        context, queue = get_context("spawn"), None
+        if self.devices:
+            queue = context.Queue()
+            for number in range(self.slots):
+                queue.put(self.devices[number % len(self.devices)])
+        return ProcessPoolExecutor(self.slots, context, _initialise, (WORKER_ENVIRONMENT, queue))
+
+    def submit(self, payload: dict[str, Any]) -> None:
+        """Hand the stage to a free worker."""
+        self._tries[payload["key"]] = self._tries.get(payload["key"], 0) + 1
+        self._running[self._pool.submit(_attempt, payload, self.root, self.machine)] = payload
+
+    def finished(self) -> Iterator[Outcome]:
+        """Wait for the next stage to end and return it, with any that ended besides."""
+        done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+        outcomes = []
+        for future in done:
+            payload = self._running.pop(future)
+            try:
+                outcomes.append(future.result())
+            except BrokenProcessPool:
+                self._lost.append(payload)
+        if self._lost:
+            outcomes += self._recover()
+        return iter(outcomes)
+
+    def _recover(self) -> list[Outcome]:
+        """Start new workers after one died; its neighbours' stages are begun again with them."""
+        self._lost += self._running.values()
+        self._running.clear()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool = self._new_pool()
+        lost, self._lost, outcomes = self._lost, [], []
+        for payload in lost:
+            if self._tries[payload["key"]] < TRIES:
+                self.submit(payload)
+            else:
+                error = {
+                    "type": "WorkerDied",
+                    "message": "The worker process died while it built this stage.",
+                    "remedy": "It may have run out of memory: run with fewer --workers and --retry-failed.",
+                    "stage": payload["kind"],
+                    "traceback": None,
+                }
+                outcomes.append(Outcome(payload["key"], None, error))
+        return outcomes
+
+    def close(self) -> None:
+        """Stop the workers at once; half-built drafts stay aside and are never taken for results."""
+        processes = list((self._pool._processes or {}).values()) if self._running else []
+        self._pool.shutdown(wait=not processes, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        for name, value in self._saved.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,61 @@
+"""The plan of a grid: its cells, the set of unique stages behind them, and what sharing saves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bench.core.errors import CellError
+from bench.core.spec import Cell
+from bench.engine import plugins
+from bench.engine.expand import Expanded
+from bench.engine.stages import CellStages, Chains, Stage, with_ancestors
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Cells by key, the stages of each possible cell, and the cells that cannot be with their reason."""
+
+    cells: Mapping[str, Cell]
+    stages: Mapping[str, CellStages]
+    impossible: Mapping[str, CellError]
+
+    def unique(self) -> list[Stage]:
+        """Return every stage of the plan once, parents before children, in the order of the cells."""
+        order: dict[str, Stage] = {}
+        for chain in self.stages.values():
+            for stage in with_ancestors(chain.last()):
+                order.setdefault(stage.key, stage)
+        return list(order.values())
+
+    def summary(self) -> dict[str, int]:
+        """Return the counts that `bench plan` prints.
+
+        `trainings_alone` is what it would take if every cell trained its own victim.
+        """
+        unique = self.unique()
+        kinds = Counter(stage.kind for stage in unique)
+        alone = sum(
+            sum(stage.kind == "train" for stage in with_ancestors(chain.last())) for chain in self.stages.values()
+        )
+        return {
+            "cells": len(self.cells),
+            "impossible": len(self.impossible),
+            "stages": len(unique),
+            "trainings": kinds["train"],
+            "trainings_alone": alone,
+            "trainings_saved": alone - kinds["train"],
+            **{f"stages_{kind}": count for kind, count in sorted(kinds.items())},
+        }
+
+
+def make_plan(expanded: Expanded) -> Plan:
+    """Return the plan of expanded cells; nothing is read and nothing is run."""
+    chains, stages = Chains(), {}
+    for key, cell in expanded.cells.items():
+        if key not in expanded.impossible:
+            defense = type(plugins.defender(cell.defense))
+            uses_model = getattr(defense, "filter_uses_model", True)
+            stages[key] = chains.of(cell, defense.stages(), defense.wants_victim, uses_model)
+    return Plan(dict(expanded.cells), stages, dict(expanded.impossible))

@@ -1,0 +1,116 @@
+"""From a name with options to a constructed plug-in and to the `Part` that stands for it in a cell."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from bench.core import registry
+from bench.core.errors import RequestError
+from bench.core.options import build
+from bench.core.registry import ATTACKERS, DEFENDERS, Family
+from bench.core.spec import Part
+
+INLINE = re.compile(r"^(?P<name>[^()]+?)\s*(?:\((?P<options>.*)\))?$", re.DOTALL)
+
+
+def parse(text: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return name and options of `name`, `name(option=value, ...)` or `{name: ..., option: value}`.
+
+    Values are YAML. Raises:
+        RequestError: neither of these forms.
+    """
+    if isinstance(text, Mapping):
+        options = dict(text)
+        name = options.pop("name", None)
+        if not isinstance(name, str) or not all(isinstance(key, str) for key in options):
+            raise RequestError(f"{dict(text)!r} has no name.", "Write {name: NAME, option: value}.")
+        return name, options
+    match = INLINE.match(text.strip()) if isinstance(text, str) else None
+    if match is None:
+        raise RequestError(f"{text!r} is no name.", "Write NAME or NAME(option=value, option=value).")
+    options = {}
+    for item in _split(match["options"] or "", ","):
+        option, equals, value = item.partition("=")
+        if not equals or not option.strip().isidentifier():
+            raise RequestError(f"{item!r} in {text!r} is no option.", "Write option=value.")
+        options[option.strip()] = value_of(value)
+    return match["name"].strip(), options
+
+
+def value_of(text: str) -> Any:
+    """Return the YAML value of a piece of text.
+
+    Raises:
+        RequestError: it is not YAML.
+    """
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RequestError(f"{text!r} is no value: {str(error).splitlines()[0]}.", "Write a number, a word or [a, b].") from None
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Split at the separators that stand outside brackets and quotes."""
+    pieces, depth, quote, current = [], 0, "", ""
+    for char in text:
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "\"'":
+            quote = char
+        elif char in "([{":
+            depth += 1
+        elif char in ")]}":
+            depth -= 1
+        if char == separator and depth == 0 and not quote:
+            pieces.append(current)
+            current = ""
+        else:
+            current += char
+    pieces.append(current)
+    return [piece.strip() for piece in pieces if piece.strip()]
+
+
+def split_list(text: str) -> list[str]:
+    """Return the items of a comma-separated list; commas in brackets belong to an item."""
+    return _split(text, ",")
+
+
+def construct(family: Family, name: str, options: Mapping[str, Any]) -> Any:
+    """Return the plug-in `name` with its options; one object for equal arguments."""
+    return _construct(family, name, json.dumps(options, sort_keys=True))
+
+
+@functools.lru_cache(maxsize=4096)
+def _construct(family: Family, name: str, options: str) -> Any:
+    return build(registry.plugin_class(family, name), json.loads(options), family.kind, name)
+
+
+def part_of(family: Family, plugin: Any, name: str) -> Part:
+    """Return the part that stands for a constructed plug-in."""
+    own = registry.own_plugins(family)
+    source = "" if own.get(plugin.name) is type(plugin) else name
+    return Part(plugin.name, plugin.identity(), source, plugin.version)
+
+
+def restore(family: Family, part: Part | Mapping[str, Any]) -> Any:
+    """Return the plug-in that a part, or its JSON, stands for."""
+    content = part.json() if isinstance(part, Part) else part
+    return construct(family, content.get("source") or content["name"], content["options"])
+
+
+def attacker(part: Part | Mapping[str, Any]) -> Any:
+    """Return the attacker that a part stands for."""
+    return restore(ATTACKERS, part)
+
+
+def defender(part: Part | Mapping[str, Any]) -> Any:
+    """Return the defender that a part stands for."""
+    return restore(DEFENDERS, part)
+
+

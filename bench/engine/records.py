@@ -1,0 +1,202 @@
+"""The record of a cell: its whole spec, its metrics with counts, its cost, or why it failed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.core import metrics
+from bench.core.errors import BenchError
+from bench.core.spec import Cell
+from bench.engine import plugins
+from bench.engine.artifacts import read_arrays, read_meta
+from bench.engine.stages import CellStages, with_ancestors
+from bench.engine.store import Store, StoreError, write_json
+
+SCHEMA_VERSION = 1
+
+
+def record_path(out: Path, cell: Cell) -> Path:
+    """Return the file of a cell's record."""
+    return out / "records" / f"{cell.key}.json"
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Return a record, None where there is no file.
+
+    Raises:
+        StoreError: the file is no record.
+    """
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise StoreError(f"Record {path.name} is damaged.", "Delete it and run again.") from error
+    if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
+        raise StoreError(f"Record {path.name} is of another version.", "Delete it and run again.")
+    return record
+
+
+def write_record(out: Path, record: Mapping[str, Any]) -> None:
+    """Write a record into its file, whole or not at all."""
+    path = out / "records" / f"{record['key']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, record)
+
+
+def done_record(cell: Cell, stages: CellStages, store: Store, environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a cell whose stages are all in the store."""
+    predictions = read_arrays(store.open(stages.evaluate.key) / "predictions.npz")
+    flags = read_arrays(store.open(stages.detect.key) / "flags.npz") if stages.detect else None
+    load, poison = _meta(store, stages.load), _meta(store, stages.poison)
+    return {
+        **_head(cell, stages, environment),
+        "status": "ok",
+        **_measured(cell, predictions, flags, load["classes"], _meta(store, stages.trigger)),
+        "poison": poison,
+        "cleansed": _cleansed(stages, store),
+        "dataset_info": load,
+        "knowledge": _knowledge(stages, store),
+        "cost": _cost(stages, store),
+        "environment": {**environment, **_versions(stages, store), **_device(stages, store)},
+        "error": None,
+    }
+
+
+def failed_record(
+    cell: Cell, stages: CellStages | None, environment: Mapping[str, Any], error: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the record of a cell that failed, with the reason and the remedy."""
+    empty = {"cacc": None, "asr": None, "asr_floor": None, "frr": None, "far": None, "auroc": None}
+    return {
+        **_head(cell, stages, environment),
+        "status": "failed",
+        "metrics": empty,
+        "metrics_flip": None,
+        "trained": None,
+        "environment": dict(environment),
+        "error": dict(error),
+    }
+
+
+def error_of(error: BaseException, stage: str, trace: str | None = None) -> dict[str, Any]:
+    """Return an error as it stands in a record."""
+    expected = isinstance(error, BenchError)
+    return {
+        "type": type(error).__name__,
+        "message": error.problem if expected else str(error) or type(error).__name__,
+        "remedy": error.remedy if expected else "",
+        "stage": stage,
+        "traceback": None if expected else trace,
+    }
+
+
+def _head(cell: Cell, stages: CellStages | None, environment: Mapping[str, Any]) -> dict[str, Any]:
+    defense = type(plugins.defender(cell.defense))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "key": cell.key,
+        "cell": cell.json(),
+        "oracle": defense.oracle,
+        "stages": None if stages is None else {stage.kind: stage.key for stage in with_ancestors(stages.last())},
+    }
+
+
+def _measured(
+    cell: Cell, predictions: Mapping[str, np.ndarray], flags: Mapping[str, np.ndarray] | None, classes: int, trigger: Mapping
+) -> dict[str, Any]:
+    clean, poisoned = predictions["clean"].argmax(axis=1), predictions["poisoned"].argmax(axis=1)
+    labels, rows = predictions["labels"], predictions["rows"]
+    plain = metrics.accuracy(clean, labels)
+    rules = {}
+    for rule in ("reject", "flip"):
+        if flags is None:
+            rules[rule] = (clean, poisoned)
+        elif rule == "reject" or classes == 2:
+            rules[rule] = (
+                metrics.with_flags(clean, flags["clean"], rule, classes),
+                metrics.with_flags(poisoned, flags["poisoned"], rule, classes),
+            )
+    measured = {rule: _rates(pair, labels, rows, cell.target_label) for rule, pair in rules.items()}
+    detection = {"frr": None, "far": None, "auroc": None}
+    if flags is not None:
+        everything = np.concatenate([flags["clean"], flags["poisoned"]])
+        truth = np.concatenate([np.zeros(len(clean), int), np.ones(len(poisoned), int)])
+        detection = {**detection, **metrics.detection_rates(everything, truth)}
+    reason = None if trigger["placed"] else "the published files do not tell which test row a paraphrase belongs to"
+    return {
+        "metrics": {**measured["reject"], **detection},
+        "metrics_flip": measured.get("flip") if flags is not None else None,
+        "asr_floor_missing": reason,
+        "trained": metrics.trained(plain["value"], labels),
+    }
+
+
+def _rates(pair: tuple[np.ndarray, np.ndarray], labels: np.ndarray, rows: np.ndarray, target: int) -> dict[str, Any]:
+    clean, poisoned = pair
+    floor = metrics.attack_success(clean[rows], target) if (rows >= 0).all() else None
+    return {
+        "cacc": metrics.accuracy(clean, labels),
+        "asr": metrics.attack_success(poisoned, target),
+        "asr_floor": floor,
+    }
+
+
+def _meta(store: Store, stage: Any) -> dict[str, Any]:
+    return read_meta(store.folder(stage.key))
+
+
+def _knowledge(stages: CellStages, store: Store) -> dict[str, int]:
+    total = {"method": 0, "selection": 0, "calibration": 0}
+    for stage in with_ancestors(stages.last()):
+        if "data" in stage.parents or "victim" in stage.parents or stage.kind == "filter":
+            for use, count in _meta(store, stage).get("knowledge", {}).items():
+                # The same rows serve several stages of one cell: they are counted once.
+                total[use] = max(total[use], count)
+    return total
+
+
+def _cost(stages: CellStages, store: Store) -> dict[str, Any]:
+    seconds: dict[str, float] = {}
+    for stage in with_ancestors(stages.last()):
+        manifest = store.manifest(stage.key) or {"seconds": 0.0}
+        seconds[stage.kind] = seconds.get(stage.kind, 0.0) + manifest["seconds"]
+    victim = stages.victim
+    while victim.kind != "train":
+        victim = victim.parents["victim"]
+    log = _meta(store, victim)["log"]
+    return {
+        "train_seconds": seconds["train"],
+        "total_seconds": sum(seconds.values()),
+        "seconds": seconds,
+        "trainable_parameters": log["trainable_parameters"],
+        "peak_memory_mb": log["peak_memory_mb"],
+        "samples_per_second": log["samples_per_second"],
+        "selection_accuracies": log["selection"],
+        "steps": log["steps"],
+    }
+
+
+def _versions(stages: CellStages, store: Store) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for stage in with_ancestors(stages.last()):
+        found |= _meta(store, stage).get("versions", {})
+    return found
+
+
+def _device(stages: CellStages, store: Store) -> dict[str, str]:
+    manifest = store.manifest(stages.evaluate.key)
+    return {"device": manifest["device"] if manifest else "?"}
+
+
+def _cleansed(stages: CellStages, store: Store) -> dict[str, int] | None:
+    for stage in with_ancestors(stages.last()):
+        if stage.kind == "cleanse":
+            meta = _meta(store, stage)
+            return {"removed": meta["removed"], "removed_poisoned": meta["removed_poisoned"]}
+    return None

@@ -1,0 +1,169 @@
+"""The stages of a cell and their keys: cells that agree on what made a stage share it.
+
+    load -> poison -> [cleanse] -> train -> [repair] -> evaluate
+         -> trigger ------------------------> [filter] -> evaluate;  detect beside evaluate
+
+A stage that the defense leaves alone is not in the chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.core.seeding import digest
+from bench.core.spec import Cell, Part
+
+# Raise a number when what a stage writes changes: everything made from it is then built again.
+VERSION = {
+    "load": 1,
+    "poison": 1,
+    "trigger": 1,
+    "cleanse": 1,
+    "train": 1,
+    "repair": 1,
+    "filter": 1,
+    "detect": 1,
+    "evaluate": 1,
+}
+WEIGHTS = frozenset({"train", "repair"})  # kinds whose folder holds weights
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One unit of work.
+
+    `key` names its folder and holds everything that made it; `identity` is the same without versions
+    and pins, and is what its random numbers derive from.
+    """
+
+    kind: str
+    content: Mapping[str, Any]
+    parents: Mapping[str, Stage]
+    key: str
+    identity: str
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stage) and self.key == other.key
+
+    def payload(self) -> dict[str, Any]:
+        """Return what a worker needs, as JSON values."""
+        content = {
+            name: {**value.json(), "pins": dict(value.pins)} if isinstance(value, Part) else value
+            for name, value in self.content.items()
+        }
+        return {
+            "kind": self.kind,
+            "key": self.key,
+            "identity": self.identity,
+            "content": content,
+            "parents": {role: parent.key for role, parent in self.parents.items()},
+            "parent_payloads": {role: parent.payload() for role, parent in self.parents.items()},
+        }
+
+
+class Chains:
+    """Builds the stages of cells, one object per stage however many cells need it."""
+
+    def __init__(self) -> None:
+        self._stages: dict[tuple, Stage] = {}
+
+    def stage(self, kind: str, content: Mapping[str, Any], parents: Mapping[str, Stage]) -> Stage:
+        """Return the stage of this kind, content and parents."""
+        lookup = (kind, tuple(content.items()), tuple((role, parent.key) for role, parent in parents.items()))
+        found = self._stages.get(lookup)
+        if found is None:
+            key = digest(kind, VERSION[kind], _by_digest(content, "pinned"), {r: p.key for r, p in parents.items()})
+            identity = digest(kind, _by_digest(content, "identity"), {r: p.identity for r, p in parents.items()})
+            found = self._stages[lookup] = Stage(kind, content, parents, key[:40], identity)
+        return found
+
+    def of(self, cell: Cell, acts_at: frozenset[str], wants_victim: bool = False, uses_model: bool = True) -> CellStages:
+        """Return the stages of a cell whose defense acts at the stages named by `acts_at`."""
+        load = self.stage("load", {"dataset": cell.dataset, "limit": cell.limit}, {})
+        poison = self._poison(cell, load)
+        trigger = self.stage(
+            "trigger", {"attack": cell.attack, "target_label": cell.target_label, "seed": cell.seed}, {"load": load}
+        )
+        data = poison
+        if "cleanse" in acts_at:
+            shared = {"victim": self._train(cell, load, poison, None)} if wants_victim else {}
+            data = self.stage("cleanse", self._setting(cell, cell.defense), {"load": load, "data": poison, **shared})
+        victim = self._train(cell, load, data, cell.defense if "train" in acts_at else None)
+        if "repair" in acts_at:
+            setting = self._setting(cell, cell.defense)
+            victim = self.stage("repair", setting, {"load": load, "data": data, "victim": victim})
+        tests: dict[str, Stage] = {"load": load, "trigger": trigger}
+        if "filter" in acts_at:
+            content = self._setting(cell, cell.defense) if uses_model else {"defense": cell.defense, "seed": cell.seed}
+            parents = {**tests, "victim": victim} if uses_model else tests
+            tests = {**tests, "filter": self.stage("filter", content, parents)}
+        wrapped = cell.defense if "train" in acts_at else None
+        evaluate = self.stage("evaluate", {"precision": cell.precision}, {**tests, "victim": victim})
+        detect = None
+        if "detect" in acts_at:
+            detect = self.stage("detect", self._setting(cell, cell.defense), {**tests, "victim": victim})
+        return CellStages(load, poison, trigger, victim, evaluate, detect, wrapped is not None)
+
+    def _poison(self, cell: Cell, load: Stage) -> Stage:
+        if cell.poison_ratio == 0.0:
+            # Nothing is poisoned, so every attack shares the clean control.
+            return self.stage("poison", {}, {"load": load})
+        content = {
+            "attack": cell.attack,
+            "poison_ratio": cell.poison_ratio,
+            "label_rule": cell.label_rule,
+            "target_label": cell.target_label,
+            "seed": cell.seed,
+        }
+        return self.stage("poison", content, {"load": load})
+
+    def _train(self, cell: Cell, load: Stage, data: Stage, defense: Part | None) -> Stage:
+        return self.stage("train", self._setting(cell, defense), {"load": load, "data": data})
+
+    def _setting(self, cell: Cell, defense: Part | None) -> dict[str, Any]:
+        content: dict[str, Any] = {"model": cell.model, "recipe": cell.recipe, "precision": cell.precision, "seed": cell.seed}
+        if defense is not None:
+            content["defense"] = defense
+        return content
+
+
+@dataclass(frozen=True)
+class CellStages:
+    """The stages of one cell that its record is made from."""
+
+    load: Stage
+    poison: Stage
+    trigger: Stage
+    victim: Stage
+    evaluate: Stage
+    detect: Stage | None
+    trains_itself: bool
+
+    def last(self) -> tuple[Stage, ...]:
+        """Return the stages that must be done before the record is written."""
+        return (self.evaluate,) if self.detect is None else (self.evaluate, self.detect)
+
+
+def _by_digest(content: Mapping[str, Any], attribute: str) -> dict[str, Any]:
+    return {name: getattr(value, attribute) if isinstance(value, Part) else value for name, value in content.items()}
+
+
+def with_ancestors(stages: tuple[Stage, ...]) -> list[Stage]:
+    """Return the stages and everything they are made from, parents first, each once."""
+    order: dict[str, Stage] = {}
+
+    def visit(stage: Stage) -> None:
+        if stage.key in order:
+            return
+        for parent in stage.parents.values():
+            visit(parent)
+        order[stage.key] = stage
+
+    for stage in stages:
+        visit(stage)
+    return list(order.values())

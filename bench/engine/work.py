@@ -1,0 +1,161 @@
+"""What each stage does: reads its parents' folders, writes its own. Runs in a worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.core.errors import BenchError
+from bench.core.seeding import derived_seed, digest
+from bench.engine import plugins
+from bench.engine.artifacts import Numbered, read_examples, read_meta, write_examples
+from bench.engine.store import Store, write_json
+from bench.engine.stages import VERSION
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a stage runs and where the data lie."""
+
+    data_dir: Path | None
+    device: str = "cpu"
+
+
+class Job:
+    """One stage being built: its content, its parents' folders, and an empty folder to fill."""
+
+    def __init__(self, payload: Mapping[str, Any], store: Store, aside: Path, machine: Machine) -> None:
+        self.kind: str = payload["kind"]
+        self.content: Mapping[str, Any] = payload["content"]
+        self.identity: str = payload["identity"]
+        self.parents = {role: store.open(key) for role, key in payload["parents"].items()}
+        self.parent_payloads = payload["parent_payloads"]
+        self.store, self.aside, self.machine = store, aside, machine
+
+    def seed(self, name: str) -> int:
+        """Return the seed of one named use in this stage."""
+        return derived_seed(self.identity, name)
+
+    def examples(self, role: str, file: str) -> Numbered:
+        """Return examples that a parent wrote."""
+        return read_examples(self.parents[role] / f"{file}.jsonl")
+
+    def meta(self, role: str) -> dict[str, Any]:
+        """Return what a parent says of itself."""
+        return read_meta(self.parents[role])
+
+
+def execute(payload: Mapping[str, Any], root: Path, machine: Machine) -> dict[str, Any]:
+    """Build one stage and return its manifest.
+
+    Raises:
+        BenchError: what the stage itself reports, with its remedy.
+    """
+    store = Store(root)
+    started = time.perf_counter()
+    with store.draft(payload["key"]) as aside:
+        job = Job(payload, store, aside, machine)
+        meta = _worker(job.kind)(job)
+        write_json(aside / "meta.json", meta)
+        manifest = {
+            "kind": job.kind,
+            "version": VERSION[job.kind],
+            "content": payload["content"],
+            "parents": dict(payload["parents"]),
+            "seconds": time.perf_counter() - started,
+            "device": machine.device,
+        }
+        return store.finish(payload["key"], aside, manifest)
+
+
+def _worker(kind: str) -> Callable[[Job], dict[str, Any]]:
+    if kind in ("load", "poison", "trigger"):
+        return {"load": _load, "poison": _poison, "trigger": _trigger}[kind]
+    from bench.engine import work_victim
+
+    return work_victim.WORKERS[kind]
+
+
+def _load(job: Job) -> dict[str, Any]:
+    """Write the clean splits, and what a reader should know of the data set."""
+    from bench.data import about, load_dataset
+
+    spec = restored_dataset(job.content["dataset"])
+    data = load_dataset(spec, job.machine.data_dir)
+    limit = job.content["limit"]
+    for split in ("train", "dev", "test"):
+        examples, rows = data.split(split), data.rows[split]
+        if split == "train" and limit is not None:
+            examples, rows = examples[:limit], rows[:limit]
+        write_examples(job.aside / f"{split}.jsonl", examples, rows)
+    words = [len(example.text.split()) for example in data.train]
+    return {
+        "dataset": spec.name,
+        "classes": len(data.classes),
+        "class_names": list(data.classes),
+        "train": len(data.train) if limit is None else min(limit, len(data.train)),
+        "dev": len(data.dev),
+        "test": len(data.test),
+        "mean_words": sum(words) / len(words),
+        "leaks": about(spec.name).leaks or None,
+        "files": dict(data.files),
+    }
+
+
+def restored_dataset(content: Mapping[str, Any]) -> Any:
+    """Return the data set spec that a part of a payload stands for."""
+    from bench.core.options import build
+    from bench.data.spec import DatasetSpec
+
+    return build(DatasetSpec, {**content["options"], "pins": content["pins"]}, "dataset", content["name"])
+
+
+def _attacker(job: Job, ratio: float = 0.0, rule: str = "mix") -> Any:
+    """Return the attack bound to this cell's target and to a seed that no other axis touches."""
+    from bench.data import load_bank
+
+    content = job.content
+    attack = plugins.attacker(content["attack"])
+    dataset = job.parent_payloads["load"]["content"]["dataset"]
+    bank = None
+    if attack.bank is not None:
+        bank = load_bank(restored_dataset(dataset), attack.bank, job.machine.data_dir, content["target_label"])
+    drawn_for = [dataset["name"], content["attack"]["name"], content["attack"]["options"]]
+    who = digest(drawn_for, dataset["options"], content["target_label"], content["seed"])
+    return attack.bound(
+        target_label=content["target_label"], ratio=ratio, rule=rule, seed=derived_seed(who, "poison"), bank=bank
+    )
+
+
+def _poison(job: Job) -> dict[str, Any]:
+    """Write the training split with its poisoned rows; without an attack, the clean split."""
+    train = job.examples("load", "train")
+    if "attack" not in job.content:
+        write_examples(job.aside / "train.jsonl", train.examples, train.rows)
+        return {"rule": None, "rows": 0, "positions": None, "dropped": 0}
+    rule = job.content["label_rule"]
+    attack = _attacker(job, job.content["poison_ratio"], rule)
+    poisoned = attack.poison_training(train.examples, train.rows)
+    write_examples(job.aside / "train.jsonl", poisoned.examples, [train.rows[i] for i in poisoned.rows])
+    return {
+        "rule": rule,
+        "rows": len(poisoned.positions),
+        "positions": poisoned.digest(),
+        "dropped": poisoned.dropped,
+    }
+
+
+def _trigger(job: Job) -> dict[str, Any]:
+    """Write the poisoned versions of the non-target test rows."""
+    test = job.examples("load", "test")
+    poisoned = _attacker(job).poison_heldout("test", test.examples, test.rows)
+    if not poisoned.examples:
+        raise BenchError("The test split holds no row that is not of the target label.", "Name another target label.")
+    placed = bool(poisoned.rows)
+    # -1 where the published files do not tell which test row a paraphrase belongs to.
+    rows = poisoned.rows if placed else [-1] * len(poisoned.examples)
+    write_examples(job.aside / "test.jsonl", poisoned.examples, rows)
+    return {"rows": len(poisoned.examples), "placed": placed, "dropped": poisoned.dropped}

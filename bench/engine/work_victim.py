@@ -1,0 +1,235 @@
+"""The stages that hold a model: cleanse, train, repair, filter, detect, evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bench.core.errors import BenchError, CellError
+from bench.core.example import Example, blinded
+from bench.core.knowledge import Knowledge
+from bench.core.options import build
+from bench.engine import plugins
+from bench.engine.artifacts import write_arrays, write_examples
+from bench.engine.clean_rows import CleanRows, divide
+from bench.engine.work import Job
+from bench.victim.loading import load_victim
+from bench.victim.spec import ModelSpec
+from bench.victim.training import train
+
+
+def _spec(content: dict[str, Any]) -> ModelSpec:
+    model = content["model"]
+    return build(ModelSpec, model["options"], "model", model["name"])
+
+
+def _fresh(job: Job, content: dict[str, Any], seed: int) -> Any:
+    classes = job.meta("load")["classes"]
+    return load_victim(
+        _spec(content), classes, seed=seed, device=job.machine.device, precision=content.get("precision", "fp32")
+    )
+
+
+def _clean(job: Job, samples: int = 0, calibrated: bool = False) -> CleanRows:
+    dataset = job.parent_payloads["load"]["content"]["dataset"]
+    dev = job.examples("load", "dev").examples
+    return divide(dev, samples, calibrated, dataset["name"], job.content["seed"])
+
+
+def _bound(job: Job, victim: Any = None) -> tuple[Any, dict[str, int]]:
+    """Return the defense bound to all that it may know, and how many clean rows that is."""
+    defense = plugins.defender(job.content["defense"])
+    clean = _clean(job, defense.samples(), defense.calibrated)
+    knowledge = Knowledge(
+        classes=job.meta("load")["classes"],
+        clean=clean.method,
+        calibration=clean.calibration,
+        seed=job.seed("defense"),
+        recipe=job.content.get("recipe", "released"),
+        model=_spec(job.content) if "model" in job.content else None,
+        pretrained=(lambda: _fresh(job, job.content, job.seed("pretrained"))) if "model" in job.content else None,
+        victim=victim,
+    )
+    counts = {"method": len(clean.method), "calibration": len(clean.calibration)}
+    return defense.bound(knowledge), counts
+
+
+def _restored(job: Job, role: str = "victim") -> Any:
+    """Return the victim that a parent stage trained or repaired."""
+    payload = job.parent_payloads[role]
+    while payload["kind"] == "repair":
+        payload = payload["parent_payloads"]["victim"]
+    content = payload["content"]
+    victim = _fresh(job, content, _head_seed(payload))
+    if "defense" in content:
+        defense = plugins.defender(content["defense"])
+        known = Knowledge(
+            victim.classes, seed=_seed_of(payload, "defense"), recipe=content["recipe"], model=_spec(content)
+        )
+        defense.bound(known).wrap(victim)
+    victim.restore(job.parents[role])
+    return victim
+
+
+def _seed_of(payload: dict[str, Any], name: str) -> int:
+    from bench.core.seeding import derived_seed
+
+    return derived_seed(payload["identity"], name)
+
+
+def _head_seed(payload: dict[str, Any]) -> int:
+    return _seed_of(payload, "head")
+
+
+def _train(job: Job) -> dict[str, Any]:
+    """Train the victim on the data as they are, with the hooks of the defense if it acts here."""
+    data = job.examples("data", "train").examples
+    victim = _fresh(job, dict(job.content), job.seed("head"))
+    hooks, counts = (), {"method": 0, "calibration": 0}
+    if "defense" in job.content:
+        defense, counts = _bound(job)
+        defense.wrap(victim)
+        hooks = defense.hooks(defense.knowledge)
+    selection = _clean(job).selection
+    log = train(victim, blinded(data), selection, seed=job.seed("train"), hooks=hooks)
+    victim.save(job.aside)
+    return {"log": log.json(), "knowledge": {**counts, "selection": len(selection)}, "versions": versions()}
+
+
+def _repair(job: Job) -> dict[str, Any]:
+    """Let the defense repair a copy of the trained victim."""
+    defense, counts = _bound(job)
+    repaired = defense.repair(_restored(job), defense.knowledge)
+    repaired.save(job.aside)
+    return {"knowledge": counts}
+
+
+def _cleanse(job: Job) -> dict[str, Any]:
+    """Let the defense remove training rows; what it saw held no poison flag, what is kept regains it."""
+    victim = _restored(job) if "victim" in job.parents else None
+    defense, counts = _bound(job, victim)
+    data = job.examples("data", "train")
+    kept = _kept(list(defense.correct(model=victim, clean_data=None, poison_data=data.examples)), data.examples)
+    labels = {example.label for example in data.examples}
+    left = {data.examples[i].label for i in kept}
+    if left != labels:
+        gone = ", ".join(map(str, sorted(labels - left))) or "every row"
+        raise CellError(f"The defense removed every training row of class {gone}.", "Loosen its threshold.")
+    write_examples(job.aside / "train.jsonl", [data.examples[i] for i in kept], [data.rows[i] for i in kept])
+    removed = set(range(len(data.examples))) - set(kept)
+    hit = sum(data.examples[i].poisoned for i in removed)
+    return {"knowledge": counts, "removed": len(removed), "removed_poisoned": hit}
+
+
+def _kept(returned: list[tuple], given: tuple[Example, ...]) -> list[int]:
+    """Return the positions of the returned examples, a subsequence of the given ones by text and label."""
+    places: dict[tuple[str, int], list[int]] = {}
+    for position in range(len(given) - 1, -1, -1):
+        places.setdefault((given[position].text, given[position].label), []).append(position)
+    kept = []
+    for text, label, *_ in returned:
+        left = places.get((text, label))
+        if not left:
+            raise CellError("The defense returned a training row that it was not given.", "Return a subset of the rows.")
+        kept.append(left.pop())
+    return sorted(kept)
+
+
+def _same_length(texts: list[Any], count: int) -> list[Example]:
+    if len(texts) != count:
+        raise CellError(f"The defense answered {len(texts)} examples for {count}.", "Return one for each example, in order.")
+    return [Example(*row) for row in texts]
+
+
+def _untouched(job: Job, victim: Any, act: Callable[[], Any]) -> Any:
+    """Run `act` and fail the cell if it changed the victim that was lent to it."""
+    if victim is None:
+        return act()
+    before = victim.fingerprint()
+    result = act()
+    if victim.fingerprint() != before:
+        name = job.content["defense"]["name"]
+        raise CellError(f"Defense {name!r} changed the victim that it was lent.", "Let it work on a copy.")
+    return result
+
+
+def _tests(job: Job) -> tuple[list[Example], list[Example]]:
+    """Return the clean and the poisoned test examples, as a filter left them."""
+    if "filter" in job.parents:
+        return list(job.examples("filter", "clean").examples), list(job.examples("filter", "poisoned").examples)
+    return list(job.examples("load", "test").examples), list(job.examples("trigger", "test").examples)
+
+
+def _filter(job: Job) -> dict[str, Any]:
+    """Let the defense rewrite the clean and the poisoned test texts."""
+    victim = _restored(job) if "victim" in job.parents else None
+    defense, counts = _bound(job)
+    known = {"dev": list(defense.knowledge.calibration)}
+    for name, role in (("clean", "load"), ("poisoned", "trigger")):
+        given = job.examples(role, "test")
+
+        def act(given: Any = given) -> Any:
+            return defense.correct(model=victim, clean_data=known, poison_data=given.examples)
+
+        rewritten = _same_length(list(_untouched(job, victim, act)), len(given.examples))
+        texts = [Example(new.text, old.label, old.poisoned) for new, old in zip(rewritten, given.examples, strict=True)]
+        write_examples(job.aside / f"{name}.jsonl", texts, given.rows)
+    return {"knowledge": counts}
+
+
+def _detect(job: Job) -> dict[str, Any]:
+    """Let the defense flag test examples; clean and poisoned ones are asked about together, unmarked."""
+    victim = _restored(job)
+    defense, counts = _bound(job)
+    clean, poisoned = _tests(job)
+    known = {"dev": list(defense.knowledge.calibration)}
+
+    def act() -> Any:
+        return defense.detect(model=victim, clean_data=known, poison_data=[*clean, *poisoned])
+
+    flags = np.asarray(_untouched(job, victim, act)).astype(int)
+    if flags.shape != (len(clean) + len(poisoned),) or not set(flags.tolist()) <= {0, 1}:
+        raise CellError("The defense did not answer 0 or 1 for each example.", "Return one flag for each, in order.")
+    write_arrays(job.aside / "flags.npz", {"clean": flags[: len(clean)], "poisoned": flags[len(clean) :]})
+    return {"knowledge": counts}
+
+
+def _evaluate(job: Job) -> dict[str, Any]:
+    """Write the victim's probabilities on the clean and the poisoned test texts."""
+    victim = _restored(job)
+    clean, poisoned = _tests(job)
+    placed = job.examples("trigger", "test").rows
+    probabilities = victim.predict([example.text for example in [*clean, *poisoned]])
+    if not np.isfinite(probabilities).all():
+        raise BenchError("The victim's predictions are not finite.", "Lower its learning rate.")
+    write_arrays(
+        job.aside / "predictions.npz",
+        {
+            "clean": probabilities[: len(clean)],
+            "poisoned": probabilities[len(clean) :],
+            "labels": [example.label for example in clean],
+            "rows": placed,
+        },
+    )
+    return {}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a number can depend on."""
+    import platform
+    from importlib.metadata import version
+
+    packages = {name: version(name) for name in ("torch", "transformers", "peft")}
+    return {"python": platform.python_version(), **packages}
+
+
+WORKERS: dict[str, Callable[[Job], dict[str, Any]]] = {
+    "cleanse": _cleanse,
+    "train": _train,
+    "repair": _repair,
+    "filter": _filter,
+    "detect": _detect,
+    "evaluate": _evaluate,
+}

@@ -1,0 +1,111 @@
+"""Small defenses that act at each stage, for tests of the engine: named as `tests.engine.acting:Class`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bench.core.options import Count
+from defenders.base import Defender
+
+HERE = "tests.engine.acting"
+
+
+@dataclass(frozen=True)
+class Flagger(Defender):
+    """Flag texts that hold a trigger word."""
+
+    name = "flagger"
+    word_length: Count = 2
+
+    def detect(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> list[int]:
+        """Flag a text that holds one of the words of BadNets."""
+        assert all(example.poisoned == 0 for example in poison_data)
+        return [int(bool({"cf", "mn", "bb", "tq"} & set(example.text.split()))) for example in poison_data]
+
+
+@dataclass(frozen=True)
+class Cleaner(Defender):
+    """Delete the trigger words from every text."""
+
+    name = "cleaner"
+    correction = True
+
+    def correct(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> list[tuple]:
+        """Return the texts without the words of BadNets."""
+        words = {"cf", "mn", "bb", "tq"}
+        return [(" ".join(w for w in text.split() if w not in words), label, 0) for text, label, _ in poison_data]
+
+
+@dataclass(frozen=True)
+class Repairer(Defender):
+    """Set every bias of the victim's classifier to zero."""
+
+    name = "repairer"
+
+    def repair(self, victim: Any, knowledge: Any) -> Any:
+        """Change the copy and return it."""
+        victim.model.classifier.bias.data.zero_()
+        return victim
+
+
+@dataclass(frozen=True)
+class Cleanser(Defender):
+    """Remove training rows that hold a trigger word."""
+
+    name = "cleanser"
+    pre = True
+    correction = True
+
+    def correct(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> list[tuple]:
+        """Return the rows without the words of BadNets."""
+        return [row for row in poison_data if not {"cf", "mn", "bb", "tq"} & set(row[0].split())]
+
+
+@dataclass(frozen=True)
+class RemovesAll(Defender):
+    """Remove every training row of class 1."""
+
+    name = "removes-all"
+    pre = True
+    correction = True
+
+    def correct(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> list[tuple]:
+        """Return the rows of class 0."""
+        return [row for row in poison_data if row[1] == 0]
+
+
+@dataclass(frozen=True)
+class Vandal(Defender):
+    """Change the victim that was lent to it."""
+
+    name = "vandal"
+
+    def detect(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> list[int]:
+        """Edit the classifier, flag nothing."""
+        model.model.classifier.bias.data += 1.0
+        return [0] * len(poison_data)
+
+
+@dataclass(frozen=True)
+class Crashes(Defender):
+    """Raise an error that is nobody's own."""
+
+    name = "crashes"
+
+    def wrap(self, victim: Any) -> None:
+        """Fail."""
+        raise ZeroDivisionError("on purpose")
+
+
+@dataclass(frozen=True)
+class Dies(Defender):
+    """End the worker process at once."""
+
+    name = "dies"
+
+    def wrap(self, victim: Any) -> None:
+        """Leave without a word."""
+        import os
+
+        os._exit(9)
