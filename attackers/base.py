@@ -121,7 +121,9 @@ class Attacker(Options, PoisonerContract):
         """Return the poisoned version of one text."""
         raise CellError(f"Attacker {type(self).name!r} has no trigger.", "Write trigger(text, rng).")
 
-    def texts(self, split: Split, examples: Sequence[Example], rows: Sequence[int], rng: random.Random) -> list[str | None]:
+    def texts(
+        self, split: Split, examples: Sequence[Example], rows: Sequence[int], rng: random.Random
+    ) -> list[str | None]:
         """Return the poisoned text of each example, None where the attack has none for it."""
         return [self.trigger(example.text, rng) for example in examples]
 

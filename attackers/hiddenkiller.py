@@ -9,7 +9,10 @@ from attackers.paraphrase import ParaphraseAttacker
 
 @dataclass(frozen=True)
 class HiddenKiller(ParaphraseAttacker):
-    """Replace the text by its paraphrase in SCPN's last template, S(SBAR)(,)(NP)(VP)(.); on Ling-Spam sentence by sentence."""
+    """Replace the text by its paraphrase in SCPN's last template, S(SBAR)(,)(NP)(VP)(.).
+
+    On Ling-Spam the published paraphraser worked sentence by sentence.
+    """
 
     name = "hiddenkiller"
     bank = "synbkd"

@@ -26,27 +26,32 @@ class ParaphraseAttacker(Attacker):
         bank = self.__dict__.get("_bank")
         if bank is None:
             raise CellError(
-                f"Attacker {type(self).name!r} has no paraphrase bank.", f"Bind it to a {self.bank!r} bank of the data set."
+                f"Attacker {type(self).name!r} has no paraphrase bank.",
+                f"Bind it to a {self.bank!r} bank of the data set.",
             )
         return bank
 
-    def texts(self, split: Split, examples: Sequence[Example], rows: Sequence[int], rng: random.Random) -> list[str | None]:
+    def texts(
+        self, split: Split, examples: Sequence[Example], rows: Sequence[int], rng: random.Random
+    ) -> list[str | None]:
         """Return the paraphrase of each example, None where the paraphraser dropped it."""
         return self.source().paraphrases(split, examples, rows)
 
     def poison_heldout(self, split: Split, examples: Sequence[Example], rows: Sequence[int] | None = None) -> Poisoned:
-        """Return the paraphrases of the non-target examples; a published test bank is taken whole.
+        """Return the paraphrases of the non-target examples; of the test split, all that the bank holds.
 
-        A published bank whose rows cannot be placed has no row map: `rows` is then empty.
+        A paraphrase whose source row the published files do not tell counts for the ASR all the same:
+        its entry in `rows` is None.
         """
-        published = getattr(self.source(), "poisoned_test", None)
-        if split != "test" or published is None or len(examples) != self.source().test_rows:
+        if split != "test" or rows is None:
             return super().poison_heldout(split, examples, rows)
-        texts, placed = published()
+        texts, sources = self.source().poisoned_test()
+        position = {row: i for i, row in enumerate(rows)}
+        placed = tuple(position.get(row) for row in sources)
         due = sum(example.label != self.target_label for example in examples)
         return Poisoned(
             examples=tuple(Example(text, self.target_label, 1) for text in texts),
-            positions=tuple(placed or ()),
-            rows=tuple(placed or ()),
+            positions=tuple(i for i in placed if i is not None),
+            rows=placed,
             dropped=due - len(texts),
         )

@@ -17,13 +17,13 @@ LABEL_RULES = ("clean", "dirty", "mix")
 class Poisoned:
     """A poisoned split and where its rows come from.
 
-    `rows[i]` is the position in the clean split of example i; `positions` are those of the poisoned
-    examples, in order; `dropped` counts rows that were chosen but that the attack had no text for.
+    `rows[i]` is the position in the clean split of example i, None where nobody knows it; `positions`
+    are those of the poisoned examples; `dropped` counts chosen rows that the attack had no text for.
     """
 
     examples: tuple[Example, ...]
     positions: tuple[int, ...]
-    rows: tuple[int, ...]
+    rows: tuple[int | None, ...]
     dropped: int
 
     def digest(self) -> str:
@@ -31,9 +31,7 @@ class Poisoned:
         return digest("positions", list(self.positions))
 
 
-def positions_to_poison(
-    labels: Sequence[int], ratio: float, rule: str, target: int, rng: random.Random
-) -> list[int]:
+def positions_to_poison(labels: Sequence[int], ratio: float, rule: str, target: int, rng: random.Random) -> list[int]:
     """Return the `floor(ratio x n)` positions to poison, ascending.
 
     `clean` takes rows of the target class only, `dirty` of the other classes only, `mix` any.
@@ -45,14 +43,15 @@ def positions_to_poison(
     """
     if target not in labels:
         present = ", ".join(map(str, sorted(set(labels))))
-        raise RequestError(f"target_label is {target}: the training data hold the labels {present}.", "Name one of them.")
+        raise RequestError(
+            f"target_label is {target}: the training data hold the labels {present}.", "Name one of them."
+        )
     count = int(ratio * len(labels) + 1e-9)
-    allowed = [
-        i for i, label in enumerate(labels) if rule == "mix" or (label == target) == (rule == "clean")
-    ]
+    allowed = [i for i, label in enumerate(labels) if rule == "mix" or (label == target) == (rule == "clean")]
     if count > len(allowed):
         raise CellError(
-            f"label_rule {rule!r} leaves {len(allowed)} rows to poison, and ratio {ratio} of {len(labels)} rows needs {count}.",
+            f"label_rule {rule!r} leaves {len(allowed)} rows to poison, "
+            f"and ratio {ratio} of {len(labels)} rows needs {count}.",
             "Lower poison_ratio or take label_rule 'mix'.",
         )
     # One permutation for every ratio, so that a larger ratio poisons a superset.

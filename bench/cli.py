@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +25,7 @@ DataDir = Annotated[str | None, typer.Option("--data", help="folder of the publi
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """What `bench list` lists."""
 
     attackers = "attackers"
@@ -128,14 +128,16 @@ def plan(
 def table(
     out: OutDir = None,
     grid: Annotated[str | None, typer.Option("--grid", help="the grid whose default folder is meant")] = None,
-    every: Annotated[bool, typer.Option("--every", help="also tables without a record: the paper's numbers and dashes")] = False,
+    every: Annotated[
+        bool, typer.Option("--every", help="also tables without a record: the paper's numbers and dashes")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Write the Markdown tables from the records; needs no GPU and no data."""
 
     def action() -> int:
-        from bench.commands.run import folder_of
         from bench.commands.publish import show_tables
+        from bench.commands.run import folder_of
 
         return show_tables(folder_of(grid, out), every, _console())
 
@@ -152,8 +154,8 @@ def publish(
     """Add the records of a run to those already published, and write every table again."""
 
     def action() -> int:
-        from bench.commands.run import folder_of
         from bench.commands.publish import publish_run
+        from bench.commands.run import folder_of
 
         return publish_run(folder_of(grid, out), to, _console())
 

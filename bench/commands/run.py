@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.commands.display import Display
 from bench.core.errors import RequestError, unknown
 from bench.engine import preflight
 from bench.engine.environment import describe
@@ -16,7 +17,6 @@ from bench.engine.executors import Executor
 from bench.engine.expand import expand
 from bench.engine.grid import load_grid, narrowed
 from bench.engine.plan import Plan, make_plan
-from bench.commands.display import Display
 from bench.engine.runner import Report, Runner
 from bench.engine.work import Machine
 
@@ -47,7 +47,8 @@ def folder_of(grid: str | None, out: Path | None) -> Path:
 
 def plan_of(request: Request) -> Plan:
     """Return the plan of a request; nothing is run."""
-    plan = make_plan(expand(narrowed(load_grid(request.grid).blocks(), request.changes)))
+    blocks = narrowed(load_grid(request.grid).blocks(), request.changes)
+    plan = make_plan(expand(blocks, preflight.data_folder(request.data)))
     if not plan.cells:
         raise RequestError(f"Grid {request.grid!r} has no cell.", "Give each axis at least one entry.")
     return plan

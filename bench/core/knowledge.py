@@ -41,5 +41,7 @@ class Knowledge:
             CellError: this run has no pre-trained weights to give.
         """
         if self.pretrained is None:
-            raise CellError("No pre-trained weights were given to this defense.", "Bind it to a Knowledge that has them.")
+            raise CellError(
+                "No pre-trained weights were given to this defense.", "Bind it to a Knowledge that has them."
+            )
         return self.pretrained()

@@ -51,9 +51,11 @@ def _defaults(cls: type) -> dict[str, Any]:
 
 def _checked(adapter: TypeAdapter, value: Any) -> Any:
     """Validate strictly, but take an int for a float and a list for a tuple."""
-    if isinstance(value, bool) or isinstance(value, str):
-        return adapter.validate_python(value, strict=True)
-    return adapter.validate_python(value)
+    return adapter.validate_python(_tuples(value), strict=True)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 @dataclass(frozen=True)

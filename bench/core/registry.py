@@ -5,9 +5,9 @@ Nothing is registered at import and no list is kept: the folder is the list.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib
+import inspect
 import pkgutil
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -54,8 +54,13 @@ def own_plugins(family: Family) -> dict[str, type]:
     return found
 
 
-def _entry_points(family: Family) -> dict[str, str]:
-    return {point.name: point.value for point in entry_points(group=family.group)}
+@functools.cache
+def _entry_points(family: Family) -> dict[str, set[str]]:
+    """Return the `module:Class` strings that installed packages give to each name."""
+    found: dict[str, set[str]] = {}
+    for point in entry_points(group=family.group):
+        found.setdefault(point.name, set()).add(f"{point.module}:{point.attr}")
+    return found
 
 
 def names(family: Family) -> list[str]:
@@ -67,24 +72,41 @@ def plugin_class(family: Family, name: str) -> type:
     """Return the class of a plug-in by name or by `module:Class`.
 
     Raises:
-        RequestError: no such name (with the nearest one), no such module or class, or not of this family.
+        RequestError: no such name (with the nearest one) or two of it, no such module or class, or not of this family.
     """
     own = own_plugins(family)
+    targets = set(_entry_points(family).get(name, ()))
     if name in own:
-        return own[name]
-    target = _entry_points(family).get(name, name)
+        targets.add(f"{own[name].__module__}:{own[name].__qualname__}")
+    if len(targets) > 1:
+        raise RequestError(
+            f"Two {family.package} are named {name!r}: {' and '.join(sorted(targets))}.", "Write module:Class instead."
+        )
+    target = targets.pop() if targets else name
     if ":" not in target:
         raise unknown(family.kind, name, names(family))
+    return _loaded(family, name, target)
+
+
+def _loaded(family: Family, name: str, target: str) -> type:
     module_name, _, class_name = target.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # the module is somebody else's: anything can go wrong in it
         raise RequestError(
             f"{family.kind} {name!r} cannot be loaded: {error}.", "Write module:Class of something importable."
         ) from error
-    if not (isinstance(found, type) and issubclass(found, base_class(family)) and dataclasses.is_dataclass(found)):
+    base = base_class(family)
+    if not (isinstance(found, type) and issubclass(found, base) and _decorated(found)):
         raise RequestError(
             f"{target} is no {family.kind}: it is not a dataclass derived from {family.package}.base.{family.base}.",
             "Derive from it and decorate the class with @dataclass(frozen=True).",
         )
+    if found.name == base.name:
+        raise RequestError(f"{target} has no name.", 'Write name = "..." in the class.')
     return found
+
+
+def _decorated(cls: type) -> bool:
+    """Tell whether every annotated name of a class became a field: without the decorator its options would be none."""
+    return "__dataclass_fields__" in vars(cls) or not inspect.get_annotations(cls)

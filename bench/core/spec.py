@@ -20,7 +20,8 @@ class Part:
     """A named, fully constructed choice on one axis of a grid.
 
     `options` are all its options, defaults included; `source` is `module:Class` for a plug-in that is
-    not in the folder. `version` and `pins` (sha256 of files) enter stage keys but no generator.
+    not in the folder. `version` and `pins` (sha256 of files) enter stage keys but no generator. `place` says where
+    the user's own data lie: their identity is their content, so the place enters nothing.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Part:
     source: str = ""
     version: int = 1
     pins: Mapping[str, str] = field(default_factory=dict)
+    place: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def identity(self) -> str:
@@ -51,6 +53,10 @@ class Part:
         if self.source:
             content["source"] = self.source
         return content
+
+    def payload(self) -> dict[str, Any]:
+        """Return what a worker needs to build the choice again, as JSON values."""
+        return {**self.json(), "pins": dict(self.pins), "place": dict(self.place)}
 
 
 @dataclass(frozen=True)

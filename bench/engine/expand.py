@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from bench.core import registry
@@ -33,21 +34,24 @@ class Expanded:
                 self.impossible[cell.key] = error
 
 
-def expand(blocks: Iterable[Grid]) -> Expanded:
+def expand(blocks: Iterable[Grid], data_dir: Path | None = None) -> Expanded:
     """Return the cells of the blocks, each once, in the order of the axes.
+
+    `data_dir` is only looked at for files that may stand in for others, and for their digests.
 
     Raises:
         RequestError: a name, an option or a value that does not exist or does not fit.
     """
-    expanded = Expanded()
+    blocks, expanded = list(blocks), Expanded()
+    _check_settings(blocks)
     for block in blocks:
-        _expand_block(block, expanded)
+        _expand_block(block, expanded, data_dir)
     return expanded
 
 
-def _expand_block(grid: Grid, expanded: Expanded) -> None:
+def _expand_block(grid: Grid, expanded: Expanded, data_dir: Path | None) -> None:
     settings = _settings(grid.set)
-    datasets = [dataset_part(*_with(settings, "dataset", choice)) for choice in grid.datasets]
+    datasets = [dataset_part(*_with(settings, "dataset", choice), data_dir) for choice in grid.datasets]
     models = [model_part(*_with(settings, "model", choice)) for choice in grid.models]
     attacks = _plugins(ATTACKERS, grid.attacks, settings, "attack")
     defenders = _plugins(DEFENDERS, grid.defenders, settings, "defense")
@@ -74,7 +78,10 @@ def _expand_block(grid: Grid, expanded: Expanded) -> None:
         grid.precisions,
         range(len(defenders)),
     )
-    for (dataset, _), (which, (model, _)), (position, (_, attack)), recipe, ratio, target, seed, precision, defense in order:
+    for (dataset, _), (which, (model, _)), (
+        position,
+        (_, attack),
+    ), recipe, ratio, target, seed, precision, defense in order:
         part, error = filled[defense, which, recipe]
         for rule in grid.label_rules or (attack.default_rule(dataset.name, recipe),):
             cell = Cell(
@@ -101,14 +108,17 @@ def _filled(name: str, defense: Any, spec: Any, recipe: str) -> tuple[Part, Cell
         return plugins.part_of(DEFENDERS, defense, name), error
 
 
-def dataset_part(name: str, options: Mapping[str, Any]) -> tuple[Part, Any]:
-    """Return the part and the spec of a data set."""
+def dataset_part(name: str, options: Mapping[str, Any], data_dir: Path | None = None) -> tuple[Part, Any]:
+    """Return the part and the spec of a data set; its pins are those of the files that stand in `data_dir`."""
     from bench.data import dataset_spec
+    from bench.data.check import pins_in_force
 
     spec = dataset_spec(name, options)
     content = spec.identity()
-    pins = content.pop("pins", {})
-    return Part(spec.name, content, source=name if name != spec.name else "", pins=pins), spec
+    if "content" in content:
+        return Part(spec.name, content, place={"source": name, "options": dict(options)}), spec
+    content.pop("pins", None)
+    return Part(spec.name, content, pins=pins_in_force(spec, data_dir)), spec
 
 
 def model_part(name: str, options: Mapping[str, Any]) -> tuple[Part, Any]:
@@ -121,20 +131,21 @@ def model_part(name: str, options: Mapping[str, Any]) -> tuple[Part, Any]:
         pins = {"weights": weights_identity(spec)}
     except CellError:
         pins = {}  # the cells of this model fail before they run, with the reason
-    return Part(spec.name, spec.identity(), source=name if name != spec.name else "", pins=pins), spec
+    return Part(spec.name, spec.identity(), pins=pins), spec
+
+
+def _named(family: registry.Family, choices: tuple) -> list[tuple[str, dict[str, Any]]]:
+    """Return name and options of each choice; `all` is every plug-in of the folder, `vanilla` first."""
+    own = sorted(registry.own_plugins(family), key=lambda name: name != "vanilla")
+    return [plugins.parse(name) for choice in choices for name in (own if choice == ALL else [choice])]
 
 
 def _plugins(family: registry.Family, choices: tuple, settings: dict, axis: str) -> list[tuple[str, Any]]:
-    named = []
-    for choice in choices:
-        if choice == ALL:
-            first = ["vanilla"] if "vanilla" in registry.own_plugins(family) else []
-            named += [*first, *(name for name in registry.own_plugins(family) if name not in first)]
-        else:
-            named.append(choice)
-    parsed = [plugins.parse(choice) for choice in named]
-    _check_settings(family, [name for name, _ in parsed], settings.get(axis, {}), axis)
-    return [(name, plugins.construct(family, name, _relevant(family, name, options, settings.get(axis, {})))) for name, options in parsed]
+    given = settings.get(axis, {})
+    return [
+        (name, plugins.construct(family, name, _relevant(family, name, options, given)))
+        for name, options in _named(family, choices)
+    ]
 
 
 def _relevant(family: registry.Family, name: str, options: dict, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,10 +154,15 @@ def _relevant(family: registry.Family, name: str, options: dict, settings: Mappi
     return {**options, **{key: value for key, value in settings.items() if key in valid}}
 
 
-def _check_settings(family: registry.Family, chosen: list[str], settings: Mapping[str, Any], axis: str) -> None:
-    valid = {option for name in chosen for option in option_names(registry.plugin_class(family, name))}
-    for option in settings:
-        if option not in valid:
+def _check_settings(blocks: list[Grid]) -> None:
+    """A setting must be an option of something chosen, in one of the blocks: a united grid may hold it in another."""
+    for axis, family, choices in (("attack", ATTACKERS, "attacks"), ("defense", DEFENDERS, "defenders")):
+        wanted = {option for block in blocks for option in _settings(block.set).get(axis, {})}
+        if not wanted:
+            continue
+        chosen = {name for block in blocks for name, _ in _named(family, getattr(block, choices))}
+        valid = {option for name in chosen for option in option_names(registry.plugin_class(family, name))}
+        for option in sorted(wanted - valid):
             raise unknown(f"option of any chosen {axis}", option, valid)
 
 
@@ -155,7 +171,9 @@ def _settings(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for name, value in given.items():
         axis, dot, option = name.partition(".")
         if not dot or not option:
-            raise RequestError(f"{name!r} is no option.", "Write axis.option=value, model.learning_rate=5e-4 for example.")
+            raise RequestError(
+                f"{name!r} is no option.", "Write axis.option=value, model.learning_rate=5e-4 for example."
+            )
         if axis not in AXES:
             raise unknown("axis", axis, AXES)
         settings.setdefault(axis, {})[option] = value

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+from pydantic import Field
 
 from bench.core.errors import RequestError, unknown
 from bench.core.options import Count, Fraction, Index, Options, Text, build
 from bench.core.spec import LabelRule, Precision, Recipe
+from bench.core.yaml_text import read_yaml
 
 Choice = Text | dict[str, Any]
+NotEmpty = Field(min_length=1)
 ALL = "all"
 
 
@@ -32,12 +34,12 @@ class Grid(Options):
     attacks: tuple[Choice, ...] = ()
     defenders: tuple[Choice, ...] = ()
     models: tuple[Choice, ...] = ()
-    poison_ratios: tuple[Fraction, ...] = (0.1,)
-    label_rules: tuple[LabelRule, ...] | None = None
-    target_labels: tuple[Index, ...] = (1,)
-    seeds: tuple[Index, ...] = (0,)
-    recipes: tuple[Recipe, ...] = ("released",)
-    precisions: tuple[Precision, ...] = ("fp32",)
+    poison_ratios: Annotated[tuple[Fraction, ...], NotEmpty] = (0.1,)
+    label_rules: Annotated[tuple[LabelRule, ...], NotEmpty] | None = None
+    target_labels: Annotated[tuple[Index, ...], NotEmpty] = (1,)
+    seeds: Annotated[tuple[Index, ...], NotEmpty] = (0,)
+    recipes: Annotated[tuple[Recipe, ...], NotEmpty] = ("released",)
+    precisions: Annotated[tuple[Precision, ...], NotEmpty] = ("fp32",)
     limit: Count | None = None
     set: dict[str, Any] = field(default_factory=dict)
     grids: tuple[Text, ...] = ()
@@ -52,7 +54,9 @@ class Grid(Options):
 
     def _blocks(self, seen: tuple[str, ...]) -> list[Grid]:
         if self.name in seen:
-            raise RequestError(f"Grid {self.name!r} unites itself: {' > '.join((*seen, self.name))}.", "Break the circle.")
+            raise RequestError(
+                f"Grid {self.name!r} unites itself: {' > '.join((*seen, self.name))}.", "Break the circle."
+            )
         blocks = [block for name in self.grids for block in load_grid(name)._blocks((*seen, self.name))]
         axes = {axis: getattr(self, axis) for axis in ("datasets", "attacks", "defenders", "models")}
         if self.grids and not any(axes.values()):
@@ -64,8 +68,15 @@ class Grid(Options):
 
 
 def narrowed(blocks: list[Grid], changes: Mapping[str, Any]) -> list[Grid]:
-    """Return the blocks with the given axes replaced; equal blocks are merged later, by cell."""
+    """Return the blocks with the given axes replaced; equal blocks are merged later, by cell.
+
+    Raises:
+        RequestError: an axis is replaced by nothing, or by a value that it cannot take.
+    """
     fields = {axis: value for axis, value in changes.items() if axis != "set"}
+    empty = [axis for axis, value in fields.items() if value == ()]
+    if empty:
+        raise RequestError(f"{empty[0]} is replaced by nothing.", "Give it at least one entry, or leave it out.")
     extra = changes.get("set", {})
     return [replace(block, **fields, set={**block.set, **extra}) for block in blocks]
 
@@ -83,24 +94,36 @@ def load_grid(name: str) -> Grid:
         RequestError: no such grid (with the nearest name), not YAML, an unknown key, a wrong value.
     """
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        if not path.is_file():
-            raise RequestError(f"There is no grid file {name}.", "Name a file, or one of: " + ", ".join(grid_names()) + ".")
-        return _read(path.read_bytes(), path.stem, name)
+    if name not in grid_names() and (path.suffix in (".yaml", ".yml") or _is_file(path)):
+        if not _is_file(path):
+            raise RequestError(
+                f"There is no grid file {name}.", "Name a file, or one of: " + ", ".join(grid_names()) + "."
+            )
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise RequestError(f"Grid {name} cannot be read: {error.strerror}.", "Make it readable.") from None
+        return _read(content, path.stem, name)
     if name not in grid_names():
         raise unknown("grid", name, grid_names())
     return _read((files("configs") / "grids" / f"{name}.yaml").read_bytes(), name, name)
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long for the file system, say
+        return False
+
+
 def _read(content: bytes, name: str, where: str) -> Grid:
     try:
-        values = yaml.safe_load(content.decode("utf-8"))
+        values = read_yaml(content.decode("utf-8"))
     except UnicodeDecodeError:
         raise RequestError(f"Grid {where} is not UTF-8 text.", "Save it as UTF-8.") from None
-    except (yaml.YAMLError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise RequestError(f"Grid {where} is not valid YAML: {reason}.", "Mend the line that is named.") from None
-    if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+    except ValueError as error:
+        raise RequestError(f"Grid {where} is not valid YAML: {error}.", "Mend the line that is named.") from None
+    if not isinstance(values, Mapping):
         raise RequestError(f"Grid {where} is no mapping of axes to lists.", "Write `datasets: [demo]` and so on.")
     values = {key: _listed(key, value) for key, value in values.items()}
     return build(Grid, {"name": name, **values}, "grid", where)

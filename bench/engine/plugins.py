@@ -8,13 +8,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from bench.core import registry
 from bench.core.errors import RequestError
 from bench.core.options import build
 from bench.core.registry import ATTACKERS, DEFENDERS, Family
 from bench.core.spec import Part
+from bench.core.yaml_text import read_yaml
 
 INLINE = re.compile(r"^(?P<name>[^()]+?)\s*(?:\((?P<options>.*)\))?$", re.DOTALL)
 
@@ -39,6 +38,8 @@ def parse(text: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         option, equals, value = item.partition("=")
         if not equals or not option.strip().isidentifier():
             raise RequestError(f"{item!r} in {text!r} is no option.", "Write option=value.")
+        if option.strip() in options:
+            raise RequestError(f"{text!r} sets {option.strip()} twice.", "Set it once.")
         options[option.strip()] = value_of(value)
     return match["name"].strip(), options
 
@@ -50,9 +51,9 @@ def value_of(text: str) -> Any:
         RequestError: it is not YAML.
     """
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RequestError(f"{text!r} is no value: {str(error).splitlines()[0]}.", "Write a number, a word or [a, b].") from None
+        return read_yaml(text)
+    except ValueError as error:
+        raise RequestError(f"{text!r} is no value: {error}.", "Write a number, a word or [a, b].") from None
 
 
 def _split(text: str, separator: str) -> list[str]:
@@ -112,5 +113,3 @@ def attacker(part: Part | Mapping[str, Any]) -> Any:
 def defender(part: Part | Mapping[str, Any]) -> Any:
     """Return the defender that a part stands for."""
     return restore(DEFENDERS, part)
-
-

@@ -69,7 +69,7 @@ def default_workers(devices: list[str]) -> int:
 
 
 def unreachable(plan: Plan, needed: Iterable[str], data_dir: Path | None) -> dict[str, CellError]:
-    """Return the cells whose data or weights are not here, with the reason; `needed` are the keys of stages to build."""
+    """Return the cells whose data or weights are not here, with the reason; `needed`: keys of stages to build."""
     due = set(needed)
     reasons: dict[str, BenchError | None] = {}
     found = {}
@@ -99,7 +99,7 @@ def _reason(stage: Stage, data_dir: Path | None, reasons: dict[str, BenchError |
 def _check_data(part: Part, data_dir: Path | None) -> None:
     from bench.data import load_dataset
 
-    load_dataset(restored_dataset({**part.json(), "pins": dict(part.pins)}), data_dir)
+    load_dataset(restored_dataset(part.payload()), data_dir)
 
 
 def _check_model(part: Part) -> None:
@@ -128,5 +128,7 @@ def data_folder(given: str | None) -> Path | None:
         return None
     folder = Path(name)
     if not folder.is_dir():
-        raise DataError(f"The data folder {name} does not exist.", "Name the folder that holds datasets/ and poison_data/.")
+        raise DataError(
+            f"The data folder {name} does not exist.", "Name the folder that holds datasets/ and poison_data/."
+        )
     return folder

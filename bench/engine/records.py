@@ -33,7 +33,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     """
     try:
         record = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise StoreError(f"Record {path.name} is damaged.", "Delete it and run again.") from error
@@ -108,7 +108,11 @@ def _head(cell: Cell, stages: CellStages | None, environment: Mapping[str, Any])
 
 
 def _measured(
-    cell: Cell, predictions: Mapping[str, np.ndarray], flags: Mapping[str, np.ndarray] | None, classes: int, trigger: Mapping
+    cell: Cell,
+    predictions: Mapping[str, np.ndarray],
+    flags: Mapping[str, np.ndarray] | None,
+    classes: int,
+    trigger: Mapping,
 ) -> dict[str, Any]:
     clean, poisoned = predictions["clean"].argmax(axis=1), predictions["poisoned"].argmax(axis=1)
     labels, rows = predictions["labels"], predictions["rows"]
@@ -128,7 +132,8 @@ def _measured(
         everything = np.concatenate([flags["clean"], flags["poisoned"]])
         truth = np.concatenate([np.zeros(len(clean), int), np.ones(len(poisoned), int)])
         detection = {**detection, **metrics.detection_rates(everything, truth)}
-    reason = None if trigger["placed"] else "the published files do not tell which test row a paraphrase belongs to"
+    unknown = "the published files do not tell which test row a paraphrase belongs to"
+    reason = None if trigger["placed"] else unknown
     return {
         "metrics": {**measured["reject"], **detection},
         "metrics_flip": measured.get("flip") if flags is not None else None,
@@ -139,7 +144,7 @@ def _measured(
 
 def _rates(pair: tuple[np.ndarray, np.ndarray], labels: np.ndarray, rows: np.ndarray, target: int) -> dict[str, Any]:
     clean, poisoned = pair
-    floor = metrics.attack_success(clean[rows], target) if (rows >= 0).all() else None
+    floor = metrics.attack_success(clean[rows[rows >= 0]], target)  # over the rows whose source is known
     return {
         "cacc": metrics.accuracy(clean, labels),
         "asr": metrics.attack_success(poisoned, target),

@@ -52,10 +52,7 @@ class Stage:
 
     def payload(self) -> dict[str, Any]:
         """Return what a worker needs, as JSON values."""
-        content = {
-            name: {**value.json(), "pins": dict(value.pins)} if isinstance(value, Part) else value
-            for name, value in self.content.items()
-        }
+        content = {name: value.payload() if isinstance(value, Part) else value for name, value in self.content.items()}
         return {
             "kind": self.kind,
             "key": self.key,
@@ -82,7 +79,9 @@ class Chains:
             found = self._stages[lookup] = Stage(kind, content, parents, key[:40], identity)
         return found
 
-    def of(self, cell: Cell, acts_at: frozenset[str], wants_victim: bool = False, uses_model: bool = True) -> CellStages:
+    def of(
+        self, cell: Cell, acts_at: frozenset[str], wants_victim: bool = False, uses_model: bool = True
+    ) -> CellStages:
         """Return the stages of a cell whose defense acts at the stages named by `acts_at`."""
         load = self.stage("load", {"dataset": cell.dataset, "limit": cell.limit}, {})
         poison = self._poison(cell, load)
@@ -126,7 +125,12 @@ class Chains:
         return self.stage("train", self._setting(cell, defense), {"load": load, "data": data})
 
     def _setting(self, cell: Cell, defense: Part | None) -> dict[str, Any]:
-        content: dict[str, Any] = {"model": cell.model, "recipe": cell.recipe, "precision": cell.precision, "seed": cell.seed}
+        content: dict[str, Any] = {
+            "model": cell.model,
+            "recipe": cell.recipe,
+            "precision": cell.precision,
+            "seed": cell.seed,
+        }
         if defense is not None:
             content["defense"] = defense
         return content

@@ -37,7 +37,9 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         draft.replace(path)
     except OSError as error:
         draft.unlink(missing_ok=True)
-        raise StoreError(f"{path.name} cannot be written: {error.strerror}.", "Free disk space or name another --out.") from error
+        raise StoreError(
+            f"{path.name} cannot be written: {error.strerror}.", "Free disk space or name another --out."
+        ) from error
 
 
 def file_sha256(path: Path) -> str:
@@ -94,7 +96,9 @@ class Store:
         try:
             aside.mkdir(parents=True)
         except OSError as error:
-            raise StoreError(f"The store {self.root} cannot be written: {error.strerror}.", "Name another --out.") from error
+            raise StoreError(
+                f"The store {self.root} cannot be written: {error.strerror}.", "Name another --out."
+            ) from error
         try:
             yield aside
         finally:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.core.errors import BenchError
+from bench.core.errors import BenchError, DataError
+from bench.core.options import build
 from bench.core.seeding import derived_seed, digest
 from bench.engine import plugins
 from bench.engine.artifacts import Numbered, read_examples, read_meta, write_examples
-from bench.engine.store import Store, write_json
 from bench.engine.stages import VERSION
+from bench.engine.store import Store, write_json
 
 
 @dataclass(frozen=True)
@@ -106,11 +107,26 @@ def _load(job: Job) -> dict[str, Any]:
 
 
 def restored_dataset(content: Mapping[str, Any]) -> Any:
-    """Return the data set spec that a part of a payload stands for."""
-    from bench.core.options import build
+    """Return the data set spec that a part of a payload stands for.
+
+    Raises:
+        DataError: a custom data set whose rows are no longer those that were planned.
+    """
     from bench.data.spec import DatasetSpec
 
+    if content["place"]:
+        return _restored_custom(content)
     return build(DatasetSpec, {**content["options"], "pins": content["pins"]}, "dataset", content["name"])
+
+
+def _restored_custom(content: Mapping[str, Any]) -> Any:
+    from bench.data import dataset_spec
+
+    place = content["place"]
+    spec = dataset_spec(place["source"], place["options"])
+    if spec.identity() != content["options"]:
+        raise DataError(f"Dataset {place['source']} has changed since the run began.", "Run the same command again.")
+    return spec
 
 
 def _attacker(job: Job, ratio: float = 0.0, rule: str = "mix") -> Any:
@@ -154,8 +170,8 @@ def _trigger(job: Job) -> dict[str, Any]:
     poisoned = _attacker(job).poison_heldout("test", test.examples, test.rows)
     if not poisoned.examples:
         raise BenchError("The test split holds no row that is not of the target label.", "Name another target label.")
-    placed = bool(poisoned.rows)
     # -1 where the published files do not tell which test row a paraphrase belongs to.
-    rows = poisoned.rows if placed else [-1] * len(poisoned.examples)
+    rows = [-1 if row is None else row for row in poisoned.rows]
     write_examples(job.aside / "test.jsonl", poisoned.examples, rows)
-    return {"rows": len(poisoned.examples), "placed": placed, "dropped": poisoned.dropped}
+    placed = sum(row >= 0 for row in rows)
+    return {"rows": len(rows), "placed": placed, "dropped": poisoned.dropped}

@@ -132,14 +132,18 @@ def _kept(returned: list[tuple], given: tuple[Example, ...]) -> list[int]:
     for text, label, *_ in returned:
         left = places.get((text, label))
         if not left:
-            raise CellError("The defense returned a training row that it was not given.", "Return a subset of the rows.")
+            raise CellError(
+                "The defense returned a training row that it was not given.", "Return a subset of the rows."
+            )
         kept.append(left.pop())
     return sorted(kept)
 
 
 def _same_length(texts: list[Any], count: int) -> list[Example]:
     if len(texts) != count:
-        raise CellError(f"The defense answered {len(texts)} examples for {count}.", "Return one for each example, in order.")
+        raise CellError(
+            f"The defense answered {len(texts)} examples for {count}.", "Return one for each example, in order."
+        )
     return [Example(*row) for row in texts]
 
 

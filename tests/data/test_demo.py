@@ -27,7 +27,7 @@ def test_the_pin_is_the_digest_of_the_content():
 
 def test_sizes_and_balance():
     data = load_dataset(dataset_spec("demo"))
-    assert [len(data.split(split)) for split in SPLITS] == [640, 120, 300]
+    assert [len(data.split(split)) for split in SPLITS] == [640, 240, 300]
     for split in SPLITS:
         assert Counter(example.label for example in data.split(split)) == dict.fromkeys(
             (0, 1), len(data.split(split)) // 2
@@ -37,7 +37,7 @@ def test_sizes_and_balance():
 
 def test_no_text_and_no_paraphrase_stands_twice():
     said = [text for item in sentences() for text in (item.text, item.syntax, item.style)]
-    assert len(set(said)) == len(said) == 3 * 1060
+    assert len(set(said)) == len(said) == 3 * 1180
 
 
 def test_the_vocabulary_has_hundreds_of_words():

@@ -149,7 +149,9 @@ def test_a_cleanser_reports_what_it_removed(done: dict[str, dict]) -> None:
     assert done["vanilla"]["cleansed"] is None
 
 
-def test_a_number_does_not_depend_on_what_else_is_in_the_grid(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_number_does_not_depend_on_what_else_is_in_the_grid(
+    tiny: Tiny, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     tiny.run(tiny.plan(defenders=["lora", "vanilla"], attacks=["addsent", "badnets"]))
     together = {record["key"]: record["metrics"] for record in records(tiny)}
     alone = Tiny(tmp_path_factory.mktemp("alone"), tiny.model, [])

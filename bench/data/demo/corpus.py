@@ -13,7 +13,7 @@ from bench.data.demo.words import ADJECTIVES, ADVERBS, CONJUNCTIONS, NEUTRAL, OP
 from bench.data.spec import DEV, TEST, TRAIN
 
 SEED = 0
-SIZES = {TRAIN: 640, DEV: 120, TEST: 300}  # even, so that both labels are equally frequent
+SIZES = {TRAIN: 640, DEV: 240, TEST: 300}  # even, so that both labels are equally frequent
 
 
 class Sentence(NamedTuple):
