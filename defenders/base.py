@@ -11,14 +11,28 @@ import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
 
 from bench.core.errors import CellError, RequestError
 from bench.core.example import Example, blinded
 from bench.core.knowledge import Knowledge
 from bench.core.options import Options
 
-STAGE_OF_METHOD = {"wrap": "train", "hooks": "train", "repair": "repair", "detect": "detect"}
+STAGE_OF_METHOD = {"wrap": "train", "hooks": "train", "repair": "repair", "detect": "detect", "suspicion": "detect"}
+BLINDED = ("detect", "correct", "suspicion")
+
+
+class Suspicion(NamedTuple):
+    """How suspicious each example is (`scores` [n], higher is worse) and above which score it is flagged."""
+
+    scores: np.ndarray
+    threshold: float
+
+    def flags(self) -> np.ndarray:
+        """Return 1 for each example above the threshold, as integers [n]."""
+        return (np.asarray(self.scores) > self.threshold).astype(int)
 
 
 class DefenderContract:
@@ -26,7 +40,7 @@ class DefenderContract:
 
 
 def _guarded(method: Callable) -> Callable:
-    """Wrap `detect` or `correct`: the defense sees poison flags of 0 and no test split."""
+    """Wrap a method that is given examples: the defense sees poison flags of 0 and no test split."""
 
     @functools.wraps(method)
     def call(self: Defender, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> Any:
@@ -58,12 +72,13 @@ class Defender(Options, DefenderContract):
 
     version: ClassVar[int] = 1  # raise it when the numbers of this defense change
     calibrated: ClassVar[bool] = False  # asks for clean dev rows to calibrate a threshold
-    wants_victim: ClassVar[bool] = False  # a cleanser that works on the shared backdoored victim
+    wants_victim: ClassVar[bool] = False  # a cleanser that works on the shared backdoored victim; may be a property
+    filter_uses_model: ClassVar[bool] = True  # False: its `correct` reads texts alone, so every victim shares it
     oracle: ClassVar[bool] = False  # sees true poison flags; only bridged defenses do, and tables say so
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        for method in ("detect", "correct"):
+        for method in BLINDED:
             found = getattr(cls, method)  # also one that a mixin brings
             if found is not Defender.__dict__[method] and not hasattr(found, "__wrapped__"):
                 setattr(cls, method, _guarded(found))
@@ -138,7 +153,13 @@ class Defender(Options, DefenderContract):
 
     def detect(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> Any:
         """Return 0 (let pass) or 1 (flag) for each example of `poison_data`, in its order."""
+        if type(self).suspicion is not Defender.suspicion:
+            return self.suspicion(model, clean_data, poison_data).flags()
         return [0] * len(poison_data)
+
+    def suspicion(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> Suspicion:
+        """Return a score per example of `poison_data` and the threshold; a detector writes this or `detect`."""
+        return Suspicion(np.zeros(len(poison_data)), np.inf)
 
     def correct(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> Any:
         """Return the corrected examples: a subset of a training split (pre), or rewritten texts of the same length."""

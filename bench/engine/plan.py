@@ -55,7 +55,6 @@ def make_plan(expanded: Expanded) -> Plan:
     chains, stages = Chains(), {}
     for key, cell in expanded.cells.items():
         if key not in expanded.impossible:
-            defense = type(plugins.defender(cell.defense))
-            uses_model = getattr(defense, "filter_uses_model", True)
-            stages[key] = chains.of(cell, defense.stages(), defense.wants_victim, uses_model)
+            defense = plugins.defender(cell.defense)
+            stages[key] = chains.of(cell, defense.stages(), defense.wants_victim, defense.filter_uses_model)
     return Plan(dict(expanded.cells), stages, dict(expanded.impossible))

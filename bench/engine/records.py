@@ -132,6 +132,9 @@ def _measured(
         everything = np.concatenate([flags["clean"], flags["poisoned"]])
         truth = np.concatenate([np.zeros(len(clean), int), np.ones(len(poisoned), int)])
         detection = {**detection, **metrics.detection_rates(everything, truth)}
+        if "clean_scores" in flags:
+            scores = np.concatenate([flags["clean_scores"], flags["poisoned_scores"]])
+            detection["auroc"] = metrics.auroc(scores, truth)
     unknown = "the published files do not tell which test row a paraphrase belongs to"
     reason = None if trigger["placed"] else unknown
     return {

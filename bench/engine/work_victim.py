@@ -18,6 +18,7 @@ from bench.engine.work import Job
 from bench.victim.loading import load_victim
 from bench.victim.spec import ModelSpec
 from bench.victim.training import train
+from defenders.base import Defender
 
 
 def _spec(content: dict[str, Any]) -> ModelSpec:
@@ -191,12 +192,22 @@ def _detect(job: Job) -> dict[str, Any]:
     known = {"dev": list(defense.knowledge.calibration)}
 
     def act() -> Any:
-        return defense.detect(model=victim, clean_data=known, poison_data=[*clean, *poisoned])
+        asked = {"model": victim, "clean_data": known, "poison_data": [*clean, *poisoned]}
+        if type(defense).suspicion is Defender.suspicion:
+            return None, defense.detect(**asked)
+        found = defense.suspicion(**asked)
+        return np.asarray(found.scores, dtype=float), found.flags()
 
-    flags = np.asarray(_untouched(job, victim, act)).astype(int)
+    scores, flags = _untouched(job, victim, act)
+    flags = np.asarray(flags).astype(int)
     if flags.shape != (len(clean) + len(poisoned),) or not set(flags.tolist()) <= {0, 1}:
         raise CellError("The defense did not answer 0 or 1 for each example.", "Return one flag for each, in order.")
-    write_arrays(job.aside / "flags.npz", {"clean": flags[: len(clean)], "poisoned": flags[len(clean) :]})
+    arrays = {"clean": flags[: len(clean)], "poisoned": flags[len(clean) :]}
+    if scores is not None:
+        if not np.isfinite(scores).all():
+            raise CellError("The defense gave a score that is not finite.", "Mend its suspicion().")
+        arrays |= {"clean_scores": scores[: len(clean)], "poisoned_scores": scores[len(clean) :]}
+    write_arrays(job.aside / "flags.npz", arrays)
     return {"knowledge": counts}
 
 
