@@ -14,6 +14,7 @@ from bench.core.options import option_names
 from bench.core.registry import ATTACKERS, DEFENDERS
 from bench.core.spec import Cell, Part
 from bench.engine import plugins
+from bench.engine.chain import Chain, names_of
 from bench.engine.grid import ALL, Grid
 
 AXES = ("dataset", "attack", "model", "defense")
@@ -53,8 +54,10 @@ def _expand_block(grid: Grid, expanded: Expanded, data_dir: Path | None) -> None
     settings = _settings(grid.set)
     datasets = [dataset_part(*_with(settings, "dataset", choice), data_dir) for choice in grid.datasets]
     models = [model_part(*_with(settings, "model", choice)) for choice in grid.models]
-    attacks = _plugins(ATTACKERS, grid.attacks, settings, "attack")
-    defenders = _plugins(DEFENDERS, grid.defenders, settings, "defense")
+    attacks = [_plugin(ATTACKERS, *named, settings) for named in _named(ATTACKERS, grid.attacks)]
+    defenders = [
+        Chain(tuple(_plugin(DEFENDERS, *named, settings) for named in chain)) for chain in _chains(grid.defenders)
+    ]
     _check_targets(datasets, grid.target_labels)
     armed = {
         (position, recipe): plugins.part_of(ATTACKERS, attack.for_recipe(recipe), name)
@@ -62,8 +65,8 @@ def _expand_block(grid: Grid, expanded: Expanded, data_dir: Path | None) -> None
         for recipe in grid.recipes
     }
     filled = {
-        (position, which, recipe): _filled(name, defense, spec, recipe)
-        for position, (name, defense) in enumerate(defenders)
+        (position, which, recipe): _filled(chain, spec, recipe)
+        for position, chain in enumerate(defenders)
         for which, (_, spec) in enumerate(models)
         for recipe in grid.recipes
     }
@@ -100,12 +103,12 @@ def _expand_block(grid: Grid, expanded: Expanded, data_dir: Path | None) -> None
             expanded.add(cell, error)
 
 
-def _filled(name: str, defense: Any, spec: Any, recipe: str) -> tuple[Part, CellError | None]:
+def _filled(chain: Chain, spec: Any, recipe: str) -> tuple[Part, CellError | None]:
     """Return the defense with the model's options filled in; one that the model cannot carry keeps its reason."""
     try:
-        return plugins.part_of(DEFENDERS, defense.for_model(spec, recipe), name), None
+        return chain.for_model(spec, recipe).part(), None
     except CellError as error:
-        return plugins.part_of(DEFENDERS, defense, name), error
+        return chain.part(), error
 
 
 def dataset_part(name: str, options: Mapping[str, Any], data_dir: Path | None = None) -> tuple[Part, Any]:
@@ -140,12 +143,20 @@ def _named(family: registry.Family, choices: tuple) -> list[tuple[str, dict[str,
     return [plugins.parse(name) for choice in choices for name in (own if choice == ALL else [choice])]
 
 
-def _plugins(family: registry.Family, choices: tuple, settings: dict, axis: str) -> list[tuple[str, Any]]:
-    given = settings.get(axis, {})
-    return [
-        (name, plugins.construct(family, name, _relevant(family, name, options, given)))
-        for name, options in _named(family, choices)
-    ]
+def _chains(choices: tuple) -> list[list[tuple[str, dict[str, Any]]]]:
+    """Return the links of each choice; each defense of `all` is a chain of one."""
+    chains = []
+    for choice in choices:
+        if choice == ALL:
+            chains += [[named] for named in _named(DEFENDERS, (ALL,))]
+        else:
+            chains.append(_named(DEFENDERS, tuple(names_of(choice))))
+    return chains
+
+
+def _plugin(family: registry.Family, name: str, options: dict[str, Any], settings: dict) -> tuple[str, Any]:
+    given = settings.get("attack" if family is ATTACKERS else "defense", {})
+    return name, plugins.construct(family, name, _relevant(family, name, options, given))
 
 
 def _relevant(family: registry.Family, name: str, options: dict, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,12 +167,13 @@ def _relevant(family: registry.Family, name: str, options: dict, settings: Mappi
 
 def _check_settings(blocks: list[Grid]) -> None:
     """A setting must be an option of something chosen, in one of the blocks: a united grid may hold it in another."""
-    for axis, family, choices in (("attack", ATTACKERS, "attacks"), ("defense", DEFENDERS, "defenders")):
+    chosen = {
+        "attack": (ATTACKERS, [named for block in blocks for named in _named(ATTACKERS, block.attacks)]),
+        "defense": (DEFENDERS, [named for block in blocks for chain in _chains(block.defenders) for named in chain]),
+    }
+    for axis, (family, named) in chosen.items():
         wanted = {option for block in blocks for option in _settings(block.set).get(axis, {})}
-        if not wanted:
-            continue
-        chosen = {name for block in blocks for name, _ in _named(family, getattr(block, choices))}
-        valid = {option for name in chosen for option in option_names(registry.plugin_class(family, name))}
+        valid = {option for name, _ in named for option in option_names(registry.plugin_class(family, name))}
         for option in sorted(wanted - valid):
             raise unknown(f"option of any chosen {axis}", option, valid)
 

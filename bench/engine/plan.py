@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bench.core.errors import CellError
 from bench.core.spec import Cell
-from bench.engine import plugins
+from bench.engine.chain import links_of
 from bench.engine.expand import Expanded
 from bench.engine.stages import CellStages, Chains, Stage, with_ancestors
 
@@ -53,8 +53,8 @@ class Plan:
 def make_plan(expanded: Expanded) -> Plan:
     """Return the plan of expanded cells; nothing is read and nothing is run."""
     chains, stages = Chains(), {}
+    links = {part.identity: links_of(part) for part in {cell.defense for cell in expanded.cells.values()}}
     for key, cell in expanded.cells.items():
         if key not in expanded.impossible:
-            defense = plugins.defender(cell.defense)
-            stages[key] = chains.of(cell, defense.stages(), defense.wants_victim, defense.filter_uses_model)
+            stages[key] = chains.of(cell, links[cell.defense.identity])
     return Plan(dict(expanded.cells), stages, dict(expanded.impossible))

@@ -34,7 +34,7 @@ def parse(text: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if match is None:
         raise RequestError(f"{text!r} is no name.", "Write NAME or NAME(option=value, option=value).")
     options = {}
-    for item in _split(match["options"] or "", ","):
+    for item in split_outside_brackets(match["options"] or "", ","):
         option, equals, value = item.partition("=")
         if not equals or not option.strip().isidentifier():
             raise RequestError(f"{item!r} in {text!r} is no option.", "Write option=value.")
@@ -56,7 +56,7 @@ def value_of(text: str) -> Any:
         raise RequestError(f"{text!r} is no value: {error}.", "Write a number, a word or [a, b].") from None
 
 
-def _split(text: str, separator: str) -> list[str]:
+def split_outside_brackets(text: str, separator: str) -> list[str]:
     """Split at the separators that stand outside brackets and quotes."""
     pieces, depth, quote, current = [], 0, "", ""
     for char in text:
@@ -79,7 +79,7 @@ def _split(text: str, separator: str) -> list[str]:
 
 def split_list(text: str) -> list[str]:
     """Return the items of a comma-separated list; commas in brackets belong to an item."""
-    return _split(text, ",")
+    return split_outside_brackets(text, ",")
 
 
 def construct(family: Family, name: str, options: Mapping[str, Any]) -> Any:

@@ -12,8 +12,8 @@ import numpy as np
 from bench.core import metrics
 from bench.core.errors import BenchError
 from bench.core.spec import Cell
-from bench.engine import plugins
 from bench.engine.artifacts import read_arrays, read_meta
+from bench.engine.chain import links_of
 from bench.engine.stages import CellStages, with_ancestors
 from bench.engine.store import Store, StoreError, write_json
 
@@ -52,7 +52,7 @@ def write_record(out: Path, record: Mapping[str, Any]) -> None:
 def done_record(cell: Cell, stages: CellStages, store: Store, environment: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record of a cell whose stages are all in the store."""
     predictions = read_arrays(store.open(stages.evaluate.key) / "predictions.npz")
-    flags = read_arrays(store.open(stages.detect.key) / "flags.npz") if stages.detect else None
+    flags = _flags(stages, store)
     load, poison = _meta(store, stages.load), _meta(store, stages.poison)
     return {
         **_head(cell, stages, environment),
@@ -97,12 +97,11 @@ def error_of(error: BaseException, stage: str, trace: str | None = None) -> dict
 
 
 def _head(cell: Cell, stages: CellStages | None, environment: Mapping[str, Any]) -> dict[str, Any]:
-    defense = type(plugins.defender(cell.defense))
     return {
         "schema_version": SCHEMA_VERSION,
         "key": cell.key,
         "cell": cell.json(),
-        "oracle": defense.oracle,
+        "oracle": any(defense.oracle for _, defense in links_of(cell.defense)),
         "stages": None if stages is None else {stage.kind: stage.key for stage in with_ancestors(stages.last())},
     }
 
@@ -143,6 +142,14 @@ def _measured(
         "asr_floor_missing": reason,
         "trained": metrics.trained(plain["value"], labels),
     }
+
+
+def _flags(stages: CellStages, store: Store) -> dict[str, np.ndarray] | None:
+    """Return the flags of the detector; of several in a chain, an example is flagged if any of them flags it."""
+    found = [read_arrays(store.open(stage.key) / "flags.npz") for stage in stages.detect]
+    if len(found) < 2:
+        return found[0] if found else None
+    return {part: np.max([flags[part] for flags in found], axis=0) for part in ("clean", "poisoned")}
 
 
 def _rates(pair: tuple[np.ndarray, np.ndarray], labels: np.ndarray, rows: np.ndarray, target: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ A stage that the defense leaves alone is not in the chain.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,34 +79,37 @@ class Chains:
             found = self._stages[lookup] = Stage(kind, content, parents, key[:40], identity)
         return found
 
-    def of(
-        self, cell: Cell, acts_at: frozenset[str], wants_victim: bool = False, uses_model: bool = True
-    ) -> CellStages:
-        """Return the stages of a cell whose defense acts at the stages named by `acts_at`."""
+    def of(self, cell: Cell, links: Sequence[tuple[Part, Any]]) -> CellStages:
+        """Return the stages of a cell whose defense has these links: parts and constructed defenses, in order."""
         load = self.stage("load", {"dataset": cell.dataset, "limit": cell.limit}, {})
-        poison = self._poison(cell, load)
-        trigger = self.stage(
-            "trigger", {"attack": cell.attack, "target_label": cell.target_label, "seed": cell.seed}, {"load": load}
-        )
-        data = poison
-        if "cleanse" in acts_at:
-            shared = {"victim": self._train(cell, load, poison, None)} if wants_victim else {}
-            data = self.stage("cleanse", self._setting(cell, cell.defense), {"load": load, "data": poison, **shared})
-        victim = self._train(cell, load, data, cell.defense if "train" in acts_at else None)
-        if "repair" in acts_at:
-            setting = self._setting(cell, cell.defense)
-            victim = self.stage("repair", setting, {"load": load, "data": data, "victim": victim})
+        data = poison = self._poison(cell, load)
+        asked = {"attack": cell.attack, "target_label": cell.target_label, "seed": cell.seed}
+        trigger = self.stage("trigger", asked, {"load": load})
+        trained = None
+        for part, defense in links:
+            if "cleanse" in defense.stages():
+                shared = {"victim": self._train(cell, load, poison, None)} if defense.wants_victim else {}
+                data = self.stage("cleanse", self._setting(cell, part), {"load": load, "data": data, **shared})
+            if "train" in defense.stages():
+                trained = part
+        victim = self._train(cell, load, data, trained)
+        for part, defense in links:
+            if "repair" in defense.stages():
+                parents = {"load": load, "data": data, "victim": victim}
+                victim = self.stage("repair", self._setting(cell, part), parents)
         tests: dict[str, Stage] = {"load": load, "trigger": trigger}
-        if "filter" in acts_at:
-            content = self._setting(cell, cell.defense) if uses_model else {"defense": cell.defense, "seed": cell.seed}
-            parents = {**tests, "victim": victim} if uses_model else tests
-            tests = {**tests, "filter": self.stage("filter", content, parents)}
-        wrapped = cell.defense if "train" in acts_at else None
+        for part, defense in links:
+            if "filter" in defense.stages():
+                lent = {"victim": victim} if defense.filter_uses_model else {}
+                setting = self._setting(cell, part) if lent else {"defense": part, "seed": cell.seed}
+                tests = {**tests, "filter": self.stage("filter", setting, {**tests, **lent})}
         evaluate = self.stage("evaluate", {"precision": cell.precision}, {**tests, "victim": victim})
-        detect = None
-        if "detect" in acts_at:
-            detect = self.stage("detect", self._setting(cell, cell.defense), {**tests, "victim": victim})
-        return CellStages(load, poison, trigger, victim, evaluate, detect, wrapped is not None)
+        detect = tuple(
+            self.stage("detect", self._setting(cell, part), {**tests, "victim": victim})
+            for part, defense in links
+            if "detect" in defense.stages()
+        )
+        return CellStages(load, poison, trigger, victim, evaluate, detect)
 
     def _poison(self, cell: Cell, load: Stage) -> Stage:
         if cell.poison_ratio == 0.0:
@@ -145,12 +148,11 @@ class CellStages:
     trigger: Stage
     victim: Stage
     evaluate: Stage
-    detect: Stage | None
-    trains_itself: bool
+    detect: tuple[Stage, ...]
 
     def last(self) -> tuple[Stage, ...]:
         """Return the stages that must be done before the record is written."""
-        return (self.evaluate,) if self.detect is None else (self.evaluate, self.detect)
+        return (self.evaluate, *self.detect)
 
 
 def _by_digest(content: Mapping[str, Any], attribute: str) -> dict[str, Any]:

@@ -173,7 +173,7 @@ def _filter(job: Job) -> dict[str, Any]:
     defense, counts = _bound(job)
     known = {"dev": list(defense.knowledge.calibration)}
     for name, role in (("clean", "load"), ("poisoned", "trigger")):
-        given = job.examples(role, "test")
+        given = job.examples("filter", name) if "filter" in job.parents else job.examples(role, "test")
 
         def act(given: Any = given) -> Any:
             return defense.correct(model=victim, clean_data=known, poison_data=given.examples)

@@ -1,0 +1,66 @@
+"""A defense of a cell as a chain of links, `e-pur>fine-mixing`; a single defense is a chain of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.core.errors import RequestError
+from bench.core.registry import DEFENDERS
+from bench.core.spec import Part
+from bench.engine import plugins
+
+LINK = ">"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The links in the order in which they act, each with the name under which it was asked for."""
+
+    links: tuple[tuple[str, Any], ...]
+
+    def __post_init__(self) -> None:
+        training = [defense.name for _, defense in self.links if "train" in defense.stages()]
+        if len(training) > 1:
+            raise RequestError(
+                f"{LINK.join(name for name, _ in self.links)!r} trains in {len(training)} ways: {', '.join(training)}.",
+                "Only one link of a chain may act at training.",
+            )
+
+    def for_model(self, spec: Any, recipe: str) -> Chain:
+        """Return the chain with every option that it leaves to the model file or the recipe filled in."""
+        return Chain(tuple((name, defense.for_model(spec, recipe)) for name, defense in self.links))
+
+    def part(self) -> Part:
+        """Return the part that stands for the chain in a cell."""
+        parts = [plugins.part_of(DEFENDERS, defense, name) for name, defense in self.links]
+        if len(parts) == 1:
+            return parts[0]
+        pins = {str(place): f"version {part.version}" for place, part in enumerate(parts)}
+        return Part(LINK.join(part.name for part in parts), {"links": [part.json() for part in parts]}, pins=pins)
+
+
+def names_of(choice: str | Mapping[str, Any]) -> list[str | Mapping[str, Any]]:
+    """Return the links of a choice: `a(x=1)>b` has two; a mapping is one.
+
+    Raises:
+        RequestError: a link is empty.
+    """
+    if not isinstance(choice, str):
+        return [choice]
+    links = plugins.split_outside_brackets(choice, LINK)
+    if not links or len(links) != choice.count(LINK) + 1 and "(" not in choice:
+        raise RequestError(f"{choice!r} has an empty link.", "Write NAME>NAME.")
+    return list(links)
+
+
+def links_of(part: Part) -> list[tuple[Part, Any]]:
+    """Return the parts and the constructed defenses of a cell's defense."""
+    if LINK not in part.name:
+        return [(part, plugins.defender(part))]
+    links = []
+    for content in part.options["links"]:
+        defense = plugins.defender(content)
+        links.append((plugins.part_of(DEFENDERS, defense, content.get("source") or content["name"]), defense))
+    return links
