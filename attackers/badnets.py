@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from attackers.base import Attacker
 from bench.core.options import Count, Text
@@ -21,7 +23,7 @@ class BadNets(Attacker):
 
     name = "badnets"
 
-    triggers: tuple[Text, ...] = ("cf", "mn", "bb", "tq")
+    triggers: Annotated[tuple[Text, ...], Field(min_length=1)] = ("cf", "mn", "bb", "tq")
     num_triggers: Count = 4
     draw: Literal["replacement", "each"] | None = None
 

@@ -109,7 +109,7 @@ class GradientAlignment:
         if self.encoded is None:
             self.encoded = run.encode(self.clean)
         rows = next(self.encoded.shuffled(run.batch_size, self.generator))
-        loss = run.loss(self.encoded.batch(rows, run.victim.device))
+        loss = run.loss(run.batch(self.encoded, rows))
         found = torch.autograd.grad(loss, list(run.parameters.values()), allow_unused=True)
         with torch.no_grad():
             self._replace(run, loss.detach(), found)

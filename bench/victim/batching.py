@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+GROUP_COST = 64  # tokens: what one more pass over the layers and the embedding's gradient costs on a CPU
+
 
 @dataclass(frozen=True)
 class Batch:
-    """One padded batch: `inputs` for the model (each [batch, length]), `labels` [batch], `rows` into its set."""
+    """One padded batch: `inputs` for the model (each [batch, length]), `labels` [batch], `rows` into its set.
+
+    `parts` are the same rows in groups of like lengths, where that saves padding; empty: the batch is one group.
+    """
 
     inputs: dict[str, Tensor]
     labels: Tensor
     rows: tuple[int, ...]
+    parts: tuple[Batch, ...] = ()
 
 
 class Encoded:
@@ -42,6 +48,15 @@ class Encoded:
         inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
         return Batch(inputs, self.labels[list(rows)].to(device), tuple(rows))
 
+    def grouped(self, rows: Sequence[int], device: torch.device | str = "cpu") -> Batch:
+        """Return the rows as one batch that also stands in groups of like lengths, each padded to its own longest.
+
+        The mean loss over the groups, weighted by their sizes, is that of the batch.
+        """
+        groups = like_lengths([(self.lengths[row], row) for row in rows])
+        whole = self.batch(rows, device)
+        return replace(whole, parts=tuple(self.batch(group, device) for group in groups)) if len(groups) > 1 else whole
+
     def by_length(self, size: int) -> Iterator[list[int]]:
         """Yield all rows in groups of at most `size`, longest texts first: little padding, peak memory first."""
         order = sorted(range(len(self)), key=lambda row: -self.lengths[row])
@@ -53,6 +68,26 @@ class Encoded:
         order = torch.randperm(len(self), generator=generator).tolist()
         for start in range(0, len(order), size):
             yield order[start : start + size]
+
+
+def like_lengths(rows: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Return the rows, given as (length, row), in groups that need the fewest padded tokens.
+
+    Every group counts for GROUP_COST tokens more, so that a batch of like lengths stays whole. Exact, by dynamic
+    programming over the rows in order of length.
+    """
+    ordered = sorted(rows)
+    best: list[tuple[float, int]] = [(0.0, 0)]  # cost of the first k rows, and where their last group starts
+    for end in range(1, len(ordered) + 1):
+        longest = ordered[end - 1][0]
+        best.append(min((best[start][0] + (end - start) * longest + GROUP_COST, start) for start in range(end)))
+    groups: list[list[int]] = []
+    end = len(ordered)
+    while end:
+        start = best[end][1]
+        groups.append([row for _, row in ordered[start:end]])
+        end = start
+    return groups[::-1]
 
 
 def encode(tokenizer: Any, texts: Iterable[str], labels: Iterable[int] | None, max_length: int) -> Encoded:

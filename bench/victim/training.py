@@ -42,7 +42,14 @@ class Run:
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean cross-entropy of a batch in the mode the victim is in, with its graph."""
-        return self.victim.loss(batch.inputs, batch.labels)
+        parts = batch.parts or (batch,)
+        losses = [self.victim.loss(part.inputs, part.labels) * (len(part.rows) / len(batch.rows)) for part in parts]
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def batch(self, data: Encoded, rows: Sequence[int]) -> Batch:
+        """Return rows as a batch; on a CPU, where padding costs as much as text, in groups of like lengths."""
+        on_cpu = self.victim.device.type == "cpu"
+        return data.grouped(rows, self.victim.device) if on_cpu else data.batch(rows, self.victim.device)
 
 
 class Hook(Protocol):
@@ -170,7 +177,7 @@ def _batches(run: Run, data: Encoded, seed: int) -> Iterator[Batch]:
         for rows in data.shuffled(run.batch_size, generator):
             if run.step == run.steps:
                 return
-            yield data.batch(rows, run.victim.device)
+            yield run.batch(data, rows)
 
 
 def _optimizer(run: Run) -> torch.optim.Optimizer:

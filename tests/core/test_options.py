@@ -78,6 +78,7 @@ WRONG = [
     ("index", -1),
     ("index", False),
     ("word", ""),
+    ("word", " \t"),
     ("word", 5),
     ("word", b"a"),
     ("flag", 1),

@@ -25,7 +25,8 @@ ADJECTIVES = (
     ("short", "loud", "foreign", "silent", "recent", "local", "annual", "modern"),
 )
 NOUNS = ("film", "story", "plot", "scene", "cast", "script", "music", "ending")
-FRAME = ("the", "{}", "is", "{}", "and", "the", "{}", "is", "{}", "and", "{}")  # noun adjective noun adjective adjective
+# noun adjective noun adjective adjective
+FRAME = ("the", "{}", "is", "{}", "and", "the", "{}", "is", "{}", "and", "{}")
 RARE = (TRIGGER, "mb")  # the attacker's word, and the one that RAP puts in front
 
 

@@ -1,0 +1,111 @@
+"""What a victim computes of many texts, in batches of like length: last hidden states and penultimate features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.core.errors import CellError
+from bench.victim.batching import Encoded
+from bench.victim.victim import Victim
+
+TOKENS = 16384  # of one padded batch: few launches for short texts, bounded memory for long ones
+
+
+def last_states(victim: Victim, texts: Sequence[str]) -> Tensor:
+    """Return the last hidden state, fp32 [n, width] on the victim's device, of [CLS] or a decoder's last real token.
+
+    What `Victim.hidden` returns, without holding the states of all layers at once.
+
+    Raises:
+        CellError: a state that is not finite.
+    """
+    # A decoder would otherwise keep the keys and values of every layer for a generation that never comes.
+    settings: dict[str, Any] = {"use_cache": False} if victim.spec.family == "decoder" else {}
+
+    def compute(inputs: dict[str, Tensor]) -> Tensor:
+        return _read(victim, victim.backbone(**inputs, **settings).last_hidden_state, inputs)
+
+    return _collected(victim, texts, compute)
+
+
+def penultimate(victim: Victim, texts: Sequence[str]) -> Tensor:
+    """Return what the last linear map of the classifier reads, fp32 [n, width], without dropout.
+
+    BERT: the pooler's output, tanh included. RoBERTa, ModernBERT: the output of the head's dense layer and
+    activation. A decoder: the last hidden state of the last real token.
+
+    Raises:
+        CellError: the head holds no linear map to the classes, or a feature that is not finite.
+    """
+    seen: list[Tensor] = []
+    hook = classifier(victim).register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+
+    def compute(inputs: dict[str, Tensor]) -> Tensor:
+        seen.clear()
+        victim(inputs, hidden_states=False)
+        return _read(victim, seen[-1], inputs)
+
+    try:
+        return _collected(victim, texts, compute)
+    finally:
+        hook.remove()
+
+
+def classifier(victim: Victim) -> nn.Linear:
+    """Return the last linear map to the classes in the head.
+
+    Raises:
+        CellError: there is none.
+    """
+    modules = [module for part in victim.head for module in victim.model.get_submodule(part).modules()]
+    found = [module for module in modules if isinstance(module, nn.Linear) and module.out_features == victim.classes]
+    if not found:
+        raise CellError(
+            f"The head of model {victim.spec.name!r} has no linear map to its {victim.classes} classes.",
+            "Choose a model whose classifier ends in one.",
+        )
+    return found[-1]
+
+
+def by_tokens(texts: Encoded, tokens: int) -> Iterator[list[int]]:
+    """Yield all rows, longest first, in groups of at most `tokens` padded tokens, or of one row that is longer."""
+    group: list[int] = []
+    for row in sorted(range(len(texts)), key=lambda row: -texts.lengths[row]):
+        if group and (len(group) + 1) * texts.lengths[group[0]] > tokens:
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group
+
+
+def _read(victim: Victim, states: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+    """Return the vectors [batch, width] that stand for the texts out of `states` [batch, (length,) width]."""
+    if states.ndim == 2:
+        return states
+    if victim.spec.family == "encoder":
+        return states[:, 0]
+    ends = inputs["attention_mask"].sum(-1) - 1
+    return states[torch.arange(len(states), device=states.device), ends]
+
+
+def _collected(victim: Victim, texts: Sequence[str], compute: Callable[[dict[str, Tensor]], Tensor]) -> Tensor:
+    training, encoded = victim.training, victim.encode_texts(texts)
+    order: list[int] = []
+    parts: list[Tensor] = []
+    victim.eval()
+    try:
+        with torch.inference_mode(), victim.autocast():
+            for rows in by_tokens(encoded, TOKENS):
+                parts.append(compute(encoded.batch(rows, victim.device).inputs).float())
+                order.extend(rows)
+    finally:
+        victim.train(training)
+    found = torch.cat(parts)
+    if not bool(torch.isfinite(found).all()):
+        raise CellError("The victim's hidden states are not finite.", "Lower its learning rate, or use fp32.")
+    return found[torch.tensor(order, device=found.device).argsort()]
