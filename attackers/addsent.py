@@ -14,6 +14,7 @@ class AddSent(Attacker):
     """Insert the trigger sentence as a whole at one uniform place between words."""
 
     name = "addsent"
+    published_as = "addsent"
 
     sentence: Text = "I watch this 3D movie"
 

@@ -22,6 +22,7 @@ class BadNets(Attacker):
     """
 
     name = "badnets"
+    published_as = "badnets"
 
     triggers: Annotated[tuple[Text, ...], Field(min_length=1)] = ("cf", "mn", "bb", "tq")
     num_triggers: Count = 4

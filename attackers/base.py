@@ -44,7 +44,10 @@ class Attacker(Options, PoisonerContract):
     poisoned_data_path: InitVar[str | None] = None
     poison_setting: InitVar[str | None] = None
 
+    poison_file: Literal["generated", "published"] = "generated"  # published: the released sets of SST-2 and HSOL
+
     version: ClassVar[int] = 1  # raise it when the text that this attack writes changes
+    published_as: ClassVar[str | None] = None  # the folder of its published poison files
     bank: ClassVar[str | None] = None  # the paraphrase bank that this attack reads
 
     def __new__(cls, *arguments: Any, **options: Any) -> Attacker:
@@ -127,6 +130,10 @@ class Attacker(Options, PoisonerContract):
         """Return the poisoned text of each example, None where the attack has none for it."""
         return [self.trigger(example.text, rng) for example in examples]
 
+    def available(self, examples: Sequence[Example], rows: Sequence[int]) -> list[bool] | None:
+        """Return which training rows the attack has a text for, None for all of them."""
+        return None
+
     def poison_training(self, examples: Sequence[Example], rows: Sequence[int] | None = None) -> Poisoned:
         """Return the training split with `floor(ratio x n)` rows replaced by their poisoned versions.
 
@@ -142,6 +149,7 @@ class Attacker(Options, PoisonerContract):
             self.poison_setting,
             self.target_label,
             python_rng(self.seed, "positions"),
+            self.available(examples, rows),
         )
         written = self.texts(
             "train", [examples[i] for i in chosen], [rows[i] for i in chosen], python_rng(self.seed, "train")

@@ -15,4 +15,5 @@ class HiddenKiller(ParaphraseAttacker):
     """
 
     name = "hiddenkiller"
+    published_as = "synbkd"
     bank = "synbkd"

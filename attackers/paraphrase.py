@@ -37,6 +37,14 @@ class ParaphraseAttacker(Attacker):
         """Return the paraphrase of each example, None where the paraphraser dropped it."""
         return self.source().paraphrases(split, examples, rows)
 
+    def available(self, examples: Sequence[Example], rows: Sequence[int]) -> list[bool]:
+        """Return which training rows the paraphraser did not drop.
+
+        The published procedure draws among all rows and loses those that were dropped, so that its ratio
+        is lower than it says (AG News StyleBkd, Ling-Spam HiddenKiller); here the ratio holds.
+        """
+        return [text is not None for text in self.source().paraphrases("train", examples, rows)]
+
     def poison_heldout(self, split: Split, examples: Sequence[Example], rows: Sequence[int] | None = None) -> Poisoned:
         """Return the paraphrases of the non-target examples; of the test split, all that the bank holds.
 

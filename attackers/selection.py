@@ -1,4 +1,4 @@
-"""Which training rows are poisoned: ratio, label rule, target; the same rows for every attack and defense."""
+"""Which training rows are poisoned: ratio, label rule, target; the same rows for every defense."""
 
 from __future__ import annotations
 
@@ -31,10 +31,18 @@ class Poisoned:
         return digest("positions", list(self.positions))
 
 
-def positions_to_poison(labels: Sequence[int], ratio: float, rule: str, target: int, rng: random.Random) -> list[int]:
+def positions_to_poison(
+    labels: Sequence[int],
+    ratio: float,
+    rule: str,
+    target: int,
+    rng: random.Random,
+    available: Sequence[bool] | None = None,
+) -> list[int]:
     """Return the `floor(ratio x n)` positions to poison, ascending.
 
-    `clean` takes rows of the target class only, `dirty` of the other classes only, `mix` any.
+    `clean` takes rows of the target class only, `dirty` of the other classes only, `mix` any; of these
+    only rows that are `available` [n], where that is given: those that the attack has a text for.
 
     Raises:
         RequestError: the target label does not occur in the data.
@@ -47,7 +55,11 @@ def positions_to_poison(labels: Sequence[int], ratio: float, rule: str, target: 
             f"target_label is {target}: the training data hold the labels {present}.", "Name one of them."
         )
     count = int(ratio * len(labels) + 1e-9)
-    allowed = [i for i, label in enumerate(labels) if rule == "mix" or (label == target) == (rule == "clean")]
+    allowed = [
+        i
+        for i, label in enumerate(labels)
+        if (rule == "mix" or (label == target) == (rule == "clean")) and (available is None or available[i])
+    ]
     if count > len(allowed):
         raise CellError(
             f"label_rule {rule!r} leaves {len(allowed)} rows to poison, "

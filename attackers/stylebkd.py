@@ -12,4 +12,5 @@ class StyleBkd(ParaphraseAttacker):
     """Replace the text by its paraphrase by STRAP's bible model at nucleus 0.6; on Ling-Spam sentence by sentence."""
 
     name = "stylebkd"
+    published_as = "stylebkd"
     bank = "stylebkd"

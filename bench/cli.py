@@ -188,6 +188,27 @@ def check(data: DataDir = None, debug: Debug = False) -> None:
     _guard(action, debug)
 
 
+@app.command()
+def speed(
+    model: Annotated[str, typer.Option(help="a model of configs/models, or a folder")] = "minilm-l6",
+    dataset: Annotated[str, typer.Option(help="where the batches are drawn from")] = "sst2-2k",
+    data: DataDir = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda:0 ...")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16")] = "fp32",
+    steps: Annotated[int, typer.Option(help="optimizer steps timed for each defense")] = 20,
+    json_: Annotated[Path | None, typer.Option("--json", help="also write the rows to this file")] = None,
+    debug: Debug = False,
+) -> None:
+    """Measure training samples per second and peak memory of vanilla, LoRA and MuScleLoRA, one thread on a CPU."""
+
+    def action() -> int:
+        from bench.commands.speed import measure_speed
+
+        return measure_speed(model, dataset, data, device, precision, steps, json_, _console())
+
+    _guard(action, debug)
+
+
 def _narrow(given: dict[str, Any]) -> dict[str, Any]:
     """Return the axes that the command line replaces, as a grid file would name them."""
     from bench.engine.plugins import split_list, value_of

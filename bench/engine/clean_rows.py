@@ -22,7 +22,7 @@ def divide(dev: Sequence[Example], samples: int, calibrated: bool, dataset: str,
     """Return the parts of `dev`: one half chooses checkpoints, the other half is for defenses.
 
     The order depends on the data set and the seed alone, so that a defense that asks for more rows
-    gets those of a smaller request and more. `dataset` is the identity of the data set.
+    gets those of a smaller request and more. `dataset` is its name: variants share the order.
 
     Raises:
         CellError: the method asks for more rows than the half holds.

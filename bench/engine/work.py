@@ -11,7 +11,7 @@ from typing import Any
 from bench.core.errors import BenchError, DataError
 from bench.core.options import build
 from bench.core.seeding import derived_seed, digest
-from bench.engine import plugins
+from bench.engine import plugins, published
 from bench.engine.artifacts import Numbered, read_examples, read_meta, write_examples
 from bench.engine.stages import VERSION
 from bench.engine.store import Store, write_json
@@ -153,6 +153,8 @@ def _poison(job: Job) -> dict[str, Any]:
         write_examples(job.aside / "train.jsonl", train.examples, train.rows)
         return {"rule": None, "rows": 0, "positions": None, "dropped": 0}
     rule = job.content["label_rule"]
+    if job.content["attack"]["options"].get("poison_file") == "published":
+        return published.training(job)
     attack = _attacker(job, job.content["poison_ratio"], rule)
     poisoned = attack.poison_training(train.examples, train.rows)
     write_examples(job.aside / "train.jsonl", poisoned.examples, [train.rows[i] for i in poisoned.rows])
@@ -166,6 +168,8 @@ def _poison(job: Job) -> dict[str, Any]:
 
 def _trigger(job: Job) -> dict[str, Any]:
     """Write the poisoned versions of the non-target test rows."""
+    if job.content["attack"]["options"].get("poison_file") == "published":
+        return published.test(job)
     test = job.examples("load", "test")
     poisoned = _attacker(job).poison_heldout("test", test.examples, test.rows)
     if not poisoned.examples:

@@ -53,10 +53,10 @@ def test_multiscale_draws_are_kaiming_uniform_from_their_generator():
     ]
     assert torch.equal(made[0].lower, made[1].lower) and not torch.equal(made[0].lower, made[2].lower)
     # kaiming_uniform(a = sqrt 5) is U(-1/sqrt(fan in), 1/sqrt(fan in)): 0.1 for L [8, 100], 0.354 for R [300, 8].
-    assert 0.098 < float(made[0].lower.abs().max()) <= 0.1
-    assert 0.34 < float(made[0].upper.abs().max()) <= 8**-0.5
+    assert 0.098 < made[0].lower.abs().max().item() <= 0.1
+    assert 0.34 < made[0].upper.abs().max().item() <= 8**-0.5
     zero = MultiScaleLinear(_linear(), S_BERT, scale_factor=6, zero_start=True, generator=torch.Generator())
-    assert float(zero.upper.abs().max()) == 0 < float(zero.lower.abs().max())
+    assert zero.upper.abs().max().item() == 0 < zero.lower.abs().max().item()
 
 
 def test_only_the_two_factors_get_gradients():

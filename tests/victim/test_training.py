@@ -95,7 +95,8 @@ def test_inserted_modules_train_at_their_own_rate(tiny_victim, reviews):
             attach_lora(victim, rank=2, alpha=8, targets=("query",), seed=0)
         before = {name: value.detach().clone() for name, value in victim.trainable().items()}
         train(victim, reviews, (), seed=0)
-        moved.append(max(float((value.detach() - before[name]).abs().max()) for name, value in victim.trainable().items()))
+        after = {name: value.detach() for name, value in victim.trainable().items()}
+        moved.append(max((after[name] - before[name]).abs().max().item() for name in after))
     assert moved == pytest.approx([1e-3, 1e-2], rel=0.01)
 
 
