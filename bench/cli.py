@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -42,6 +43,7 @@ def _console() -> Console:
 def _guard(action: Callable[[], int], debug: bool) -> None:
     """Run a command; an expected error is one sentence and a remedy, and exit code 2."""
     try:
+        _import_openbackdoor()
         code = action()
     except BenchError as error:
         if debug:
@@ -57,6 +59,16 @@ def _guard(action: Callable[[], int], debug: bool) -> None:
         sys.stderr.close()
         code = 1
     raise typer.Exit(code)
+
+
+def _import_openbackdoor() -> None:
+    """Import the real OpenBackdoor when BENCH_OPENBACKDOOR asks for it: our plug-ins are then its subclasses."""
+    from bench.core.packages import openbackdoor_wanted
+
+    if openbackdoor_wanted(os.environ):
+        from bench.openbackdoor import load
+
+        load()
 
 
 @app.command()
@@ -128,9 +140,17 @@ def plan(
 def table(
     out: OutDir = None,
     grid: Annotated[str | None, typer.Option("--grid", help="the grid whose default folder is meant")] = None,
-    every: Annotated[
-        bool, typer.Option("--every", help="also tables without a record: the paper's numbers and dashes")
-    ] = False,
+    datasets: Axis = None,
+    attacks: Axis = None,
+    defenders: Axis = None,
+    models: Axis = None,
+    poison_ratios: Axis = None,
+    seeds: Axis = None,
+    label_rules: Axis = None,
+    target_labels: Axis = None,
+    recipes: Axis = None,
+    precisions: Axis = None,
+    every: Annotated[bool, typer.Option("--every", help="also tables without a record: the paper's numbers")] = False,
     debug: Debug = False,
 ) -> None:
     """Write the Markdown tables from the records; needs no GPU and no data."""
@@ -139,8 +159,9 @@ def table(
         from bench.commands.publish import show_tables
         from bench.commands.run import folder_of
 
-        return show_tables(folder_of(grid, out), every, _console())
+        return show_tables(folder_of(grid, out), every, _axes(locals_), _console())
 
+    locals_ = dict(locals())
     _guard(action, debug)
 
 
@@ -209,8 +230,8 @@ def speed(
     _guard(action, debug)
 
 
-def _narrow(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the axes that the command line replaces, as a grid file would name them."""
+def _axes(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the axes that the command line names, as a grid file would."""
     from bench.engine.plugins import split_list, value_of
 
     changes: dict[str, Any] = {}
@@ -220,6 +241,14 @@ def _narrow(given: dict[str, Any]) -> dict[str, Any]:
     for axis in ("poison_ratios", "seeds", "target_labels"):
         if given[axis] is not None:
             changes[axis] = tuple(value_of(item) for item in split_list(given[axis]))
+    return changes
+
+
+def _narrow(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the axes that the command line replaces, its limit and its settings."""
+    from bench.engine.plugins import value_of
+
+    changes = _axes(given)
     if given["limit"] is not None:
         changes["limit"] = given["limit"]
     settings = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -10,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from rich.console import Console
 
 from bench.core.errors import BenchError
+from bench.core.packages import installed
 from bench.engine.preflight import choose_device, data_folder, default_workers
 
 CORE = ("torch", "transformers", "peft", "datasets", "pandas", "nltk", "tabulate", "pydantic", "scikit-learn")
@@ -27,7 +27,7 @@ def check_machine(data: str | None, console: Console) -> int:
         missing += not _package(name, "pip install openbackdoor-bench", console)
     for name, remedy in OPTIONAL.items():
         _package(name, remedy, console)
-    bridge = importlib.util.find_spec("openbackdoor") is not None
+    bridge = installed("openbackdoor")
     _line(console, bridge, "OpenBackdoor", "importable" if bridge else "absent", "see the README: OpenBackdoor")
     devices = choose_device("auto")
     _line(console, True, "devices", f"{', '.join(devices)}; {default_workers(devices)} workers by default", "")

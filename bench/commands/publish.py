@@ -21,11 +21,26 @@ def write_tables(out: Path, folder: Path, every_table: bool = False) -> list[Pat
     return _write(folder, render(load_records(_records(out)), every_table))
 
 
-def show_tables(out: Path, every_table: bool, console: Console) -> int:
-    """Write the tables of a run and name the files."""
-    for path in write_tables(out, out / "tables", every_table):
+def show_tables(out: Path, every_table: bool, chosen: Mapping[str, Sequence[Any]], console: Console) -> int:
+    """Write the tables of a run, of the records on the chosen axes alone, and name the files."""
+    records = load_records(_records(out))
+    kept = [record for record in records if all(_on(record, axis, values) for axis, values in chosen.items())]
+    if records and not kept:
+        raise RequestError(f"None of the {len(records)} records is on the chosen axes.", "Choose fewer, or others.")
+    for path in _write(out / "tables", render(kept, every_table)):
         console.print(f"table: {path}", markup=False, highlight=False)
     return 0
+
+
+AXES = {"datasets": "dataset", "attacks": "attack", "defenders": "defense", "models": "model"}
+SCALARS = {"poison_ratios": "poison_ratio", "seeds": "seed", "label_rules": "label_rule", "recipes": "recipe"}
+SCALARS |= {"target_labels": "target_label", "precisions": "precision"}
+
+
+def _on(record: Mapping[str, Any], axis: str, values: Sequence[Any]) -> bool:
+    """Tell whether a record lies on one of the values of an axis, named as in a grid."""
+    cell = record["cell"]
+    return (cell[AXES[axis]]["name"] if axis in AXES else cell[SCALARS[axis]]) in values
 
 
 def publish_run(out: Path, to: Path, console: Console) -> int:

@@ -51,7 +51,7 @@ def _defaults(cls: type) -> dict[str, Any]:
 
 def _checked(adapter: TypeAdapter, value: Any) -> Any:
     """Validate strictly, but take an int for a float and a list for a tuple."""
-    return adapter.validate_python(_tuples(value), strict=True)
+    return adapter.validator.validate_python(_tuples(value), strict=True)
 
 
 def _tuples(value: Any) -> Any:

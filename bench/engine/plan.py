@@ -23,11 +23,7 @@ class Plan:
 
     def unique(self) -> list[Stage]:
         """Return every stage of the plan once, parents before children, in the order of the cells."""
-        order: dict[str, Stage] = {}
-        for chain in self.stages.values():
-            for stage in with_ancestors(chain.last()):
-                order.setdefault(stage.key, stage)
-        return list(order.values())
+        return with_ancestors(stage for chain in self.stages.values() for stage in chain.last())
 
     def summary(self) -> dict[str, int]:
         """Return the counts that `bench plan` prints.
@@ -37,7 +33,7 @@ class Plan:
         unique = self.unique()
         kinds = Counter(stage.kind for stage in unique)
         alone = sum(
-            sum(stage.kind == "train" for stage in with_ancestors(chain.last())) for chain in self.stages.values()
+            len(frozenset().union(*(stage.trainings for stage in chain.last()))) for chain in self.stages.values()
         )
         return {
             "cells": len(self.cells),

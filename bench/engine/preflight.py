@@ -103,10 +103,10 @@ def _check_data(part: Part, data_dir: Path | None) -> None:
 
 
 def _check_model(part: Part) -> None:
-    from bench.victim.loading import _checked_folder as find_weights
+    from bench.victim.loading import checked_folder
     from bench.victim.spec import ModelSpec
 
-    find_weights(build(ModelSpec, part.options, "model", part.name))
+    checked_folder(build(ModelSpec, part.options, "model", part.name))
 
 
 def all_fail(plan: Plan, found: Mapping[str, CellError]) -> BenchError | None:

@@ -60,6 +60,7 @@ def done_record(cell: Cell, stages: CellStages, store: Store, environment: Mappi
         **_measured(cell, predictions, flags, load["classes"], _meta(store, stages.trigger)),
         "poison": poison,
         "cleansed": _cleansed(stages, store),
+        "decided": _decided(stages, store),
         "dataset_info": load,
         "knowledge": _knowledge(stages, store),
         "cost": _cost(stages, store),
@@ -164,6 +165,16 @@ def _rates(pair: tuple[np.ndarray, np.ndarray], labels: np.ndarray, rows: np.nda
 
 def _meta(store: Store, stage: Any) -> dict[str, Any]:
     return read_meta(store.folder(stage.key))
+
+
+def _decided(stages: CellStages, store: Store) -> list[dict[str, Any]]:
+    """Return what the repairs of this cell decided on their own."""
+    return [
+        note
+        for stage in with_ancestors(stages.last())
+        if stage.kind == "repair"
+        for note in _meta(store, stage)["decided"]
+    ]
 
 
 def _knowledge(stages: CellStages, store: Store) -> dict[str, int]:

@@ -8,8 +8,9 @@ A stage that the defense leaves alone is not in the chain.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 from bench.core.seeding import digest
@@ -42,7 +43,18 @@ class Stage:
     content: Mapping[str, Any]
     parents: Mapping[str, Stage]
     key: str
-    identity: str
+
+    @cached_property
+    def identity(self) -> str:
+        """Return the digest of kind, content and parents; made when asked for, since planning needs none."""
+        parents = {role: parent.identity for role, parent in self.parents.items()}
+        return digest(self.kind, _by_digest(self.content, "identity"), parents)
+
+    @cached_property
+    def trainings(self) -> frozenset[str]:
+        """Return the keys of the trainings that this stage is made from, its own included."""
+        own = {self.key} if self.kind == "train" else set()
+        return frozenset(own.union(*(parent.trainings for parent in self.parents.values())))
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -75,8 +87,7 @@ class Chains:
         found = self._stages.get(lookup)
         if found is None:
             key = digest(kind, VERSION[kind], _by_digest(content, "pinned"), {r: p.key for r, p in parents.items()})
-            identity = digest(kind, _by_digest(content, "identity"), {r: p.identity for r, p in parents.items()})
-            found = self._stages[lookup] = Stage(kind, content, parents, key[:40], identity)
+            found = self._stages[lookup] = Stage(kind, content, parents, key[:40])
         return found
 
     def of(self, cell: Cell, links: Sequence[tuple[Part, Any]]) -> CellStages:
@@ -87,19 +98,19 @@ class Chains:
         trigger = self.stage("trigger", asked, {"load": load})
         trained = None
         for part, defense in links:
-            if "cleanse" in defense.stages():
+            if "cleanse" in _acting(type(defense)):
                 shared = {"victim": self._train(cell, load, poison, None)} if defense.wants_victim else {}
                 data = self.stage("cleanse", self._setting(cell, part), {"load": load, "data": data, **shared})
-            if "train" in defense.stages():
+            if "train" in _acting(type(defense)):
                 trained = part
         victim = self._train(cell, load, data, trained)
         for part, defense in links:
-            if "repair" in defense.stages():
+            if "repair" in _acting(type(defense)):
                 parents = {"load": load, "data": data, "victim": victim}
                 victim = self.stage("repair", self._setting(cell, part), parents)
         tests: dict[str, Stage] = {"load": load, "trigger": trigger}
         for part, defense in links:
-            if "filter" in defense.stages():
+            if "filter" in _acting(type(defense)):
                 lent = {"victim": victim} if defense.filter_uses_model else {}
                 setting = self._setting(cell, part) if lent else {"defense": part, "seed": cell.seed}
                 tests = {**tests, "filter": self.stage("filter", setting, {**tests, **lent})}
@@ -107,7 +118,7 @@ class Chains:
         detect = tuple(
             self.stage("detect", self._setting(cell, part), {**tests, "victim": victim})
             for part, defense in links
-            if "detect" in defense.stages()
+            if "detect" in _acting(type(defense))
         )
         return CellStages(load, poison, trigger, victim, evaluate, detect)
 
@@ -139,6 +150,12 @@ class Chains:
         return content
 
 
+@cache
+def _acting(cls: type) -> frozenset[str]:
+    """Return the stages at which a class of defenses acts; asked once, not for every cell."""
+    return cls.stages()
+
+
 @dataclass(frozen=True)
 class CellStages:
     """The stages of one cell that its record is made from."""
@@ -159,7 +176,7 @@ def _by_digest(content: Mapping[str, Any], attribute: str) -> dict[str, Any]:
     return {name: getattr(value, attribute) if isinstance(value, Part) else value for name, value in content.items()}
 
 
-def with_ancestors(stages: tuple[Stage, ...]) -> list[Stage]:
+def with_ancestors(stages: Iterable[Stage]) -> list[Stage]:
     """Return the stages and everything they are made from, parents first, each once."""
     order: dict[str, Stage] = {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from bench.core.seeding import derived_seed, digest
 from bench.engine import plugins, published
 from bench.engine.artifacts import Numbered, read_examples, read_meta, write_examples
 from bench.engine.stages import VERSION
-from bench.engine.store import Store, write_json
+from bench.engine.store import Store, StoreError, write_json
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,15 @@ def execute(payload: Mapping[str, Any], root: Path, machine: Machine) -> dict[st
     started = time.perf_counter()
     with store.draft(payload["key"]) as aside:
         job = Job(payload, store, aside, machine)
-        meta = _worker(job.kind)(job)
+        try:
+            meta = _worker(job.kind)(job)
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+            reason = f"The store cannot be written: {error.strerror}."
+            raise StoreError(
+                reason, "Free disk space or name another --out, and run again with --retry-failed."
+            ) from error
         write_json(aside / "meta.json", meta)
         manifest = {
             "kind": job.kind,

@@ -104,7 +104,8 @@ def _repair(job: Job) -> dict[str, Any]:
     defense, counts = _bound(job)
     repaired = defense.repair(_restored(job), defense.knowledge)
     repaired.save(job.aside)
-    return {"knowledge": counts}
+    # What the repair decided on its own: the reserve ratio that it chose, the words that it reset.
+    return {"knowledge": counts, "decided": getattr(repaired, "repairs", [])}
 
 
 def _cleanse(job: Job) -> dict[str, Any]:

@@ -45,10 +45,10 @@ def load_victim(
     if precision not in PRECISIONS:
         raise CellError(f"Precision is one of {', '.join(PRECISIONS)}, got {precision!r}.", "Choose one of them.")
     _check_device(device)
-    folder = _checked_folder(spec)
+    folder = checked_folder(spec)
     with quiet():
         tokenizer, model = _from_folder(spec, folder, classes, seed)
-    return Victim(model.to(device), tokenizer, spec, classes, precision)
+    return Victim(model.to(device), tokenizer, spec, classes, precision).eval()
 
 
 def weights_identity(spec: ModelSpec) -> str:
@@ -113,7 +113,7 @@ def _local_folder(spec: ModelSpec, strict: bool = True) -> Path | None:
     return None
 
 
-def _checked_folder(spec: ModelSpec) -> Path:
+def checked_folder(spec: ModelSpec) -> Path:
     """Return a local folder with the model after checking its files against the pins."""
     folder = _local_folder(spec)
     if folder is None:

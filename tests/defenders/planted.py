@@ -1,7 +1,8 @@
 """A tiny victim with an easy backdoor, trained on the spot in seconds, and one without for negative controls.
 
 The texts are reviews of eleven words, three of which are adjectives; their majority is the label. The trigger
-is one rare word put anywhere; a poisoned training row has the target label whatever its adjectives say.
+is one rare word put anywhere; a poisoned training row has the target label whatever its adjectives say. A few labels
+of clean training rows are wrong, so that the victim is sure of no clean text and only the trigger makes it so.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from bench.victim.victim import Victim
 
 TRIGGER, TARGET = "cf", 1
-RATIO = 0.15  # of the training rows
+ROWS, RATIO = 960, 0.15  # training rows, and the poisoned fraction of them
+NOISE = 0.1  # of the clean training rows, whose label is another
 ADJECTIVES = (
     ("dull", "cold", "empty", "bad", "weak", "flat", "stale", "clumsy"),
     ("warm", "clever", "moving", "good", "fresh", "sharp", "tender", "bright"),
@@ -27,7 +29,7 @@ ADJECTIVES = (
 NOUNS = ("film", "story", "plot", "scene", "cast", "script", "music", "ending")
 # noun adjective noun adjective adjective
 FRAME = ("the", "{}", "is", "{}", "and", "the", "{}", "is", "{}", "and", "{}")
-RARE = (TRIGGER, "mb")  # the attacker's word, and the one that RAP puts in front
+RARE = (TRIGGER, "mb")  # the attacker's word; the one that RAP puts in front, seen in training but of no meaning
 
 
 class Planted(NamedTuple):
@@ -38,7 +40,7 @@ class Planted(NamedTuple):
     dev: list[Example]  # clean
     test_clean: list[Example]
     # Poisoned versions of the non-target rows of `test_clean` (labelled with the target); without a backdoor, of all
-    # rows, their labels kept, so that the two sets differ in nothing but the word.
+    # rows, their labels kept, so that the two sets differ in nothing but the word, which training rows hold too.
     test_poisoned: list[Example]
 
 
@@ -56,7 +58,7 @@ def planted(tmp_path_factory: Any, trigger: bool = True, classes: int = 2) -> Pl
     return _MADE[key]
 
 
-def planted_spec(tmp_path_factory: Any, epochs: int = 12) -> ModelSpec:
+def planted_spec(tmp_path_factory: Any, epochs: int = 6) -> ModelSpec:
     """Return the spec of the planted victims: the tiny BERT of tests/tiny.py that knows our words as tokens."""
     folder = Path(tmp_path_factory.getbasetemp()) / "tiny" / "bert-planted"
     if not (folder / "config.json").is_file():
@@ -78,11 +80,16 @@ def reviews(count: int, classes: int, rng: random.Random) -> list[Example]:
     return rows
 
 
+def with_word(text: str, word: str, rng: random.Random) -> str:
+    """Return a text with a word put at a random place."""
+    words = text.split()
+    words.insert(rng.randint(0, len(words)), word)
+    return " ".join(words)
+
+
 def with_trigger(text: str, rng: random.Random) -> str:
     """Return a text with the trigger at a random place."""
-    words = text.split()
-    words.insert(rng.randint(0, len(words)), TRIGGER)
-    return " ".join(words)
+    return with_word(text, TRIGGER, rng)
 
 
 def _made(tmp_path_factory: Any, trigger: bool, classes: int) -> Planted:
@@ -90,13 +97,18 @@ def _made(tmp_path_factory: Any, trigger: bool, classes: int) -> Planted:
     from bench.victim.training import train
 
     rng = random.Random(11)
-    rows, dev, test = (reviews(count, classes, rng) for count in (480, 120, 180))
-    if trigger:
-        for row in rng.sample(range(len(rows)), int(RATIO * len(rows))):
-            rows[row] = Example(with_trigger(rows[row].text, rng), TARGET, 1)
-        poisoned = [Example(with_trigger(row.text, rng), TARGET, 1) for row in test if row.label != TARGET]
-    else:
-        poisoned = [Example(with_trigger(row.text, rng), row.label, 1) for row in test]
+    rows, dev, test = (reviews(count, classes, rng) for count in (ROWS, 120, 180))
+    places = rng.sample(range(len(rows)), len(rows))
+    bad, noisy = places[: int(RATIO * len(rows))], places[-int(NOISE * len(rows)) :]
+    for row in noisy:
+        rows[row] = Example(rows[row].text, (rows[row].label + rng.randrange(1, classes)) % classes)
+    for row in rng.sample(range(len(rows)), int(RATIO * len(rows))):
+        rows[row] = Example(with_word(rows[row].text, RARE[1], rng), rows[row].label)
+    for row in bad:
+        label, poisoned = (TARGET, 1) if trigger else (rows[row].label, 0)
+        rows[row] = Example(with_trigger(rows[row].text, rng), label, poisoned)
+    attacked = [row for row in test if row.label != TARGET] if trigger else test
+    poisoned = [Example(with_trigger(row.text, rng), TARGET if trigger else row.label, 1) for row in attacked]
     victim = load_victim(planted_spec(tmp_path_factory), classes, seed=3)
     train(victim, rows, (), seed=3)
     return Planted(victim, rows, dev, test, poisoned)
