@@ -64,7 +64,7 @@ def positions_to_poison(
         raise CellError(
             f"label_rule {rule!r} leaves {len(allowed)} rows to poison, "
             f"and ratio {ratio} of {len(labels)} rows needs {count}.",
-            "Lower poison_ratio or take label_rule 'mix'.",
+            "Lower poison_ratio." if rule == "mix" else "Lower poison_ratio or take label_rule 'mix'.",
         )
     # One permutation for every ratio, so that a larger ratio poisons a superset.
     order = rng.sample(allowed, len(allowed))

@@ -33,7 +33,8 @@ class Plan:
         unique = self.unique()
         kinds = Counter(stage.kind for stage in unique)
         alone = sum(
-            len(frozenset().union(*(stage.trainings for stage in chain.last()))) for chain in self.stages.values()
+            len(chain.evaluate.trainings.union(*(stage.trainings for stage in chain.detect)))
+            for chain in self.stages.values()
         )
         return {
             "cells": len(self.cells),

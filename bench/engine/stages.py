@@ -42,19 +42,28 @@ class Stage:
     kind: str
     content: Mapping[str, Any]
     parents: Mapping[str, Stage]
-    key: str
+
+    # Both digests are made when asked for: counting the stages of a grid needs neither.
+    @cached_property
+    def key(self) -> str:
+        """Return the digest of kind, version, content with versions and pins, and the keys of the parents."""
+        parents = {role: parent.key for role, parent in self.parents.items()}
+        return digest(self.kind, VERSION[self.kind], _by_digest(self.content, "pinned"), parents)[:40]
 
     @cached_property
     def identity(self) -> str:
-        """Return the digest of kind, content and parents; made when asked for, since planning needs none."""
+        """Return the digest of kind, content and the identities of the parents."""
         parents = {role: parent.identity for role, parent in self.parents.items()}
         return digest(self.kind, _by_digest(self.content, "identity"), parents)
 
     @cached_property
-    def trainings(self) -> frozenset[str]:
-        """Return the keys of the trainings that this stage is made from, its own included."""
-        own = {self.key} if self.kind == "train" else set()
-        return frozenset(own.union(*(parent.trainings for parent in self.parents.values())))
+    def trainings(self) -> frozenset[int]:
+        """Return the object ids of the trainings that this stage is made from, its own included."""
+        above = {parent.trainings for parent in self.parents.values() if parent.trainings}
+        if self.kind != "train" and len(above) == 1:
+            return above.pop()  # most stages have one training behind them, and share the set that says so
+        own = {id(self)} if self.kind == "train" else set()
+        return frozenset(own.union(*above))
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -83,11 +92,11 @@ class Chains:
 
     def stage(self, kind: str, content: Mapping[str, Any], parents: Mapping[str, Stage]) -> Stage:
         """Return the stage of this kind, content and parents."""
-        lookup = (kind, tuple(content.items()), tuple((role, parent.key) for role, parent in parents.items()))
+        # A parent is one object here, so that its id says as much as its key.
+        lookup = (kind, tuple(content.items()), tuple((role, id(parent)) for role, parent in parents.items()))
         found = self._stages.get(lookup)
         if found is None:
-            key = digest(kind, VERSION[kind], _by_digest(content, "pinned"), {r: p.key for r, p in parents.items()})
-            found = self._stages[lookup] = Stage(kind, content, parents, key[:40])
+            found = self._stages[lookup] = Stage(kind, content, parents)
         return found
 
     def of(self, cell: Cell, links: Sequence[tuple[Part, Any]]) -> CellStages:
@@ -177,15 +186,15 @@ def _by_digest(content: Mapping[str, Any], attribute: str) -> dict[str, Any]:
 
 
 def with_ancestors(stages: Iterable[Stage]) -> list[Stage]:
-    """Return the stages and everything they are made from, parents first, each once."""
-    order: dict[str, Stage] = {}
+    """Return the stages of one plan and everything they are made from, parents first, each once."""
+    order: dict[int, Stage] = {}
 
     def visit(stage: Stage) -> None:
-        if stage.key in order:
+        if id(stage) in order:
             return
         for parent in stage.parents.values():
             visit(parent)
-        order[stage.key] = stage
+        order[id(stage)] = stage
 
     for stage in stages:
         visit(stage)

@@ -26,9 +26,9 @@ def file_rows(rows: Collection[Any]) -> list[int]:
 class FakeBank:
     """Paraphrases `TEXT` as `so TEXT`, but drops some file rows; refuses a row with another row's text."""
 
-    def __init__(self, known: list[Example], dropped: Collection[int] = ()) -> None:
+    def __init__(self, known: list[Example], dropped: Collection[int] = (), target: int = 1) -> None:
         self.sources = {FIRST_ROW + i: example.text for i, example in enumerate(known)}
-        self.known, self.dropped = known, dropped
+        self.known, self.dropped, self.target = known, dropped, target
 
     def paraphrases(self, split: str, examples: Iterable[Example], rows: Iterable[int]) -> list[str | None]:
         """Return the paraphrase of each example, None where its row is dropped."""
@@ -42,11 +42,12 @@ class FakeBank:
     def poisoned_test(self) -> tuple[tuple[str, ...], tuple[int | None, ...]]:
         """Return what a published bank holds of the test split: non-target rows, less those dropped."""
         rows = [row for row, text in self.sources.items() if row not in self.dropped]
-        kept = [row for row in rows if self.known[row - FIRST_ROW].label != 1]
+        kept = [row for row in rows if self.known[row - FIRST_ROW].label != self.target]
         return tuple(f"so {self.sources[row]}" for row in kept), tuple(kept)
 
 
 def attacker(name: str, data: list[Example], *, seed: int = 0, **cell: Any) -> Attacker:
     """Return an attacker of the registry, bound to a cell (target 1, ratio 0.5, rule mix unless told) and a bank."""
-    setting = {"target_label": 1, "ratio": 0.5, "rule": "mix", "bank": FakeBank(data), **cell}
+    bank = FakeBank(data, target=cell.get("target_label", 1))
+    setting = {"target_label": 1, "ratio": 0.5, "rule": "mix", "bank": bank, **cell}
     return plugin_class(ATTACKERS, name)().for_recipe("released").bound(seed=seed, **setting)

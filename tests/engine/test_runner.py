@@ -117,7 +117,12 @@ def test_a_record_holds_the_whole_spec_the_counts_and_the_cost(done: dict[str, d
     assert record["schema_version"] == 1 and record["status"] == "ok" and record["error"] is None
     assert record["cell"]["attack"] == {
         "name": "badnets",
-        "options": {"triggers": ["cf", "mn", "bb", "tq"], "num_triggers": 4, "draw": "replacement"},
+        "options": {
+            "poison_file": "generated",
+            "triggers": ["cf", "mn", "bb", "tq"],
+            "num_triggers": 4,
+            "draw": "replacement",
+        },
     }
     assert record["cell"]["label_rule"] == "mix" and record["cell"]["limit"] == 48
     assert record["poison"]["rows"] == 4  # floor(0.1 x 48)
