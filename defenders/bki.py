@@ -7,9 +7,12 @@ count it) times its mean effect in them, the formula of the published code; rows
 
 Differs from the published code:
 * The model is by default the shared victim, trained on the same rows at the same settings, so that nothing is trained
-  twice; its checkpoint is chosen by clean dev rows. `victim="own"` trains one for BKI alone, last weights, as published.
+  twice; its checkpoint is chosen by clean dev rows. `victim="own"` trains one for BKI alone and keeps the last weights,
+  as published.
 * A word that stands twice in a row counts once, with its greater effect: published, repetitions crowd the top words
   and inflate the count of frequent words.
+* A word that counts in more than `max_share` of the rows is no keyword: the poison is a minority, and published, a
+  function word that always counts a little can cost most of the training set. 1 restores that.
 * A word of a single row is no keyword (its score is 0): published, some row goes even when no word recurs.
 * All variants of many rows share length-sorted batches: the same numbers to rounding, many times faster. Words are
   joined by single spaces in both texts of a pair, so that a pair differs in nothing but the word.
@@ -21,6 +24,7 @@ As published, something is removed even from clean data: there is no threshold b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -28,14 +32,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.core.example import Example
-from bench.core.options import Count
+from bench.core.options import Count, Fraction
 from bench.victim.keywords import Keyword, ranked, top_words
 from bench.victim.studied import StudiedModel, studied
 from defenders.base import Defender
 
 
 class Study(NamedTuple):
-    """What BKI saw: the words, places tried and top words (with effects) of each row, and all keywords, best first."""
+    """What BKI saw: the words, places tried and top words (with effects) of each row, and the keywords, best first."""
 
     sentences: list[list[str]]
     places: list[np.ndarray]
@@ -54,6 +58,7 @@ class Bki(StudiedModel, Defender):
     top: Count = 5  # words of a row that count
     keywords: Count = 1  # how many of the best words are removed
     by_label: bool = False  # count each word per label, and remove rows of that label only; published: over all rows
+    max_share: Fraction = 0.5  # of the rows (of its label, where `by_label`) in which a keyword may count
     max_words: Count = 128  # of one row
 
     def correct(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> list[Example]:
@@ -70,7 +75,7 @@ class Bki(StudiedModel, Defender):
         return [example for row, example in enumerate(poison_data) if row not in removed]
 
     def study(self, victim: Any, rows: Sequence[Example]) -> Study:
-        """Return the top words of each row and the ranking of all keywords, as a trained victim shows them."""
+        """Return the top words of each row and the ranking of the keywords, as a trained victim shows them."""
         return self._study(victim, [Example(*row) for row in rows])
 
     def _study(self, victim: Any, rows: Sequence[Example]) -> Study:
@@ -91,7 +96,10 @@ class Bki(StudiedModel, Defender):
             top_words(words, tried, effect, self.top)
             for words, tried, effect in zip(sentences, places, effects, strict=True)
         ]
-        return Study(sentences, places, tops, ranked(tops, [self._group(row) for row in rows]))
+        groups = [self._group(row) for row in rows]
+        sizes = Counter(groups)
+        found = [word for word in ranked(tops, groups) if word.count <= self.max_share * sizes[word.label]]
+        return Study(sentences, places, tops, found)
 
     def _group(self, row: Example) -> int | None:
         return row.label if self.by_label else None

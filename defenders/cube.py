@@ -17,7 +17,9 @@ Differs from the published code:
 * The seed is the cell's (published: 42), and PCA is exact. HDBSCAN is scikit-learn's, whose `min_samples` counts the
   point itself; it is given one more, which makes it the published package's.
 
-The rule assumes that the poison is a minority of each label; where it is the majority, the clean rows go.
+The rule assumes that the poison is a minority of each label; where it is the majority, the clean rows go. The poison
+stands apart early in training: an encoder that has fitted the rows merges it with the label it wears, so the shared
+victim, trained for longer, can show less than an encoder of one epoch.
 """
 
 from __future__ import annotations
@@ -59,12 +61,10 @@ class Cube(StudiedModel, Defender):
         Raises:
             CellError: umap-learn is absent, too few rows, no model to look at, or features that say nothing.
         """
-        from bench.victim.clusters import FEWEST_ROWS, keepers, umap_class
+        from bench.victim.clusters import check_rows, keepers, umap_class
 
-        if not poison_data:
-            return []
-        if len(poison_data) >= FEWEST_ROWS:
-            umap_class()  # an absent package is worth knowing before an encoder trains
+        check_rows(len(poison_data))
+        umap_class()  # an absent package is worth knowing before an encoder trains
         clusters = self.clusters(studied(self, self.knowledge, model, poison_data), poison_data)
         labels = np.array([row.label for row in poison_data])
         keep = keepers(labels, clusters, keep_share=self.keep_share, noise_is_cluster=self.noise_is_cluster)

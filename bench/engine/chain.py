@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +51,8 @@ def names_of(choice: str | Mapping[str, Any]) -> list[str | Mapping[str, Any]]:
     if not isinstance(choice, str):
         return [choice]
     links = plugins.split_outside_brackets(choice, LINK)
-    if not links or len(links) != choice.count(LINK) + 1 and "(" not in choice:
+    bare = re.sub(r"\([^()]*\)", "", choice).replace(" ", "")
+    if not links or bare.startswith(LINK) or bare.endswith(LINK) or LINK * 2 in bare:
         raise RequestError(f"{choice!r} has an empty link.", "Write NAME>NAME.")
     return list(links)
 

@@ -103,7 +103,7 @@ def _head(cell: Cell, stages: CellStages | None, environment: Mapping[str, Any])
         "key": cell.key,
         "cell": cell.json(),
         "oracle": any(defense.oracle for _, defense in links_of(cell.defense)),
-        "stages": None if stages is None else {stage.kind: stage.key for stage in with_ancestors(stages.last())},
+        "stages": None if stages is None else [[stage.kind, stage.key] for stage in with_ancestors(stages.last())],
     }
 
 

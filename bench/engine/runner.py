@@ -12,7 +12,7 @@ from bench.core.errors import BenchError
 from bench.engine.executors import Executor, Outcome
 from bench.engine.plan import Plan
 from bench.engine.records import done_record, error_of, failed_record, read_record, record_path, write_record
-from bench.engine.stages import WEIGHTS, CellStages, Stage
+from bench.engine.stages import WEIGHTS, CellStages, Stage, with_ancestors
 from bench.engine.store import Store
 
 
@@ -72,9 +72,9 @@ class Runner:
         return todo
 
     def _stands(self, record: Mapping[str, Any], stages: CellStages) -> bool:
-        current = {stage.kind: stage.key for stage in stages.last()}
-        made = record["stages"] or {}
-        if any(made.get(kind) != key for kind, key in current.items()):
+        # A record stands while it was made by the very stages that would make it now.
+        current = [[stage.kind, stage.key] for stage in with_ancestors(stages.last())]
+        if record["stages"] != current:
             return False
         return record["status"] == "ok" or not self.retry_failed
 

@@ -40,24 +40,23 @@ def scaled(most: int, share: float, rows: int) -> int:
     return min(most, max(LEAST, round(share * rows)))
 
 
-def reduced(
-    features: np.ndarray, *, components: int, neighbors: int, min_dist: float, seed: int
-) -> np.ndarray:
+def check_rows(rows: int) -> None:
+    """Raise CellError when there are fewer than FEWEST_ROWS rows to cluster."""
+    if rows < FEWEST_ROWS:
+        raise CellError(f"{rows} rows are too few to cluster; at least {FEWEST_ROWS} are needed.", "Give more rows.")
+
+
+def reduced(features: np.ndarray, *, components: int, neighbors: int, min_dist: float, seed: int) -> np.ndarray:
     """Return features [n, width] as points in the plane, float [n, 2]: PCA to `components`, then UMAP; exact by seed.
 
     Raises:
         CellError: fewer than FEWEST_ROWS rows, features that are not finite or all the same, or no umap-learn.
     """
-    if len(features) < FEWEST_ROWS:
-        raise CellError(
-            f"{len(features)} rows are too few to cluster; at least {FEWEST_ROWS} are needed.", "Give more rows."
-        )
+    check_rows(len(features))
     if not np.isfinite(features).all():
         raise CellError("The features to cluster are not finite.", "Lower the learning rate of the encoder.")
     if not np.ptp(features, axis=0).max() > 0:
-        raise CellError(
-            f"The encoder gives all {len(features)} rows the same features.", "Lower its learning rate."
-        )
+        raise CellError(f"The encoder gives all {len(features)} rows the same features.", "Lower its learning rate.")
     from sklearn.decomposition import PCA
 
     bounded = min(components, *features.shape)
@@ -97,7 +96,7 @@ def keepers(labels: np.ndarray, clusters: np.ndarray, *, keep_share: float, nois
         numbers, counts = np.unique(clusters[rows], return_counts=True)
         stay = set(numbers[counts >= keep_share * rows.sum()].tolist())
         candidates = np.ones(len(numbers), dtype=bool) if noise_is_cluster else numbers != NOISE
-        if not stay or noise_is_cluster:
+        if not stay:
             if not candidates.any():
                 candidates[:] = True
             stay.add(int(numbers[candidates][counts[candidates].argmax()]))

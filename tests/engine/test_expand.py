@@ -88,9 +88,9 @@ def test_settings_reach_every_choice_that_has_the_option() -> None:
         "defense.inner_rank": 2,
     }
     found = cells(
-        datasets=("sst2", "hsol"),
+        datasets=("sst2(subset=9)", "hsol"),
         attacks=("badnets", "addsent"),
-        models=("bert-base", "roberta-base"),
+        models=("bert-base(epochs=7)", "roberta-base"),
         defenders=("vanilla", "lora(rank=9)", "musclelora"),
         set=settings,
     )

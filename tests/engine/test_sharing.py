@@ -188,3 +188,22 @@ def test_another_cell_changes_no_random_number() -> None:
     for key, chain in part.stages.items():
         assert [stage.identity for stage in chain.last()] == [stage.identity for stage in whole.stages[key].last()]
         assert chain.victim.key == whole.stages[key].victim.key
+
+
+def test_a_chain_shares_the_training_and_counts_its_links() -> None:
+    axes = {"defenders": ("vanilla", STRIP, f"{REPAIR}>{STRIP}", f"{FILTER}>{REPAIR}>{STRIP}")}
+    counts = plan(**axes).summary()
+    assert (counts["cells"], counts["trainings"], counts["stages_repair"], counts["stages_filter"]) == (4, 1, 1, 1)
+    assert counts["stages_detect"] == 3 and counts["stages_evaluate"] == 3
+
+
+def test_a_link_of_a_chain_enters_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, other = (cell(defenders=(f"{REPAIR}>{STRIP}(repeat={repeat})",)) for repeat in (5, 6))
+    assert base.key != other.key and moved(base, other) == {"detect"}
+    assert base.key == cell(defenders=(f"{REPAIR}>{STRIP}",)).key
+    assert cell(defenders=(f"{STRIP}>{REPAIR}",)).key != base.key
+    keys, identities = keys_of(base), identities_of(base)
+    monkeypatch.setattr(LikeMixing, "version", 2)
+    newer = cell(defenders=(f"{REPAIR}>{STRIP}",))
+    assert newer.key == base.key and identities_of(newer) == identities
+    assert {kind for kind in keys if keys_of(newer)[kind] != keys[kind]} == {"repair", "detect", "evaluate"}

@@ -1,0 +1,121 @@
+"""A small causal language model trained on the spot on the texts it is given: for machines without the hub."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench.core.seeding import derived_seed
+from bench.victim.perplexity import LanguageModel
+from bench.victim.training import seeded
+
+START, PADDING = 0, 1  # ids of the two special tokens
+VOCABULARY = 2000  # at most; 258 of them are the bytes and the special tokens
+WIDTH, LAYERS, HEADS, POSITIONS = 64, 2, 2, 128
+STEPS, BATCH, RATE = 300, 16, 3e-3  # steps at most
+HELD_OUT = 0.1  # of the texts: the weights kept are those that predict these best
+LOOK_EVERY, PATIENCE = 20, 3  # steps between looks at them, and looks without a better one after which it stops
+BETTER = 0.995  # of the best loss so far: what a look must fall below to be better
+
+
+def local_language_model(
+    texts: Sequence[str], *, seed: int, start_token: bool = True, device: torch.device | str = "cpu"
+) -> LanguageModel:
+    """Return a GPT-2 of 2 layers, 64 wide, over a byte-pair vocabulary, both learnt from `texts` alone.
+
+    A function of the texts, their order and `seed`: it trains on the CPU and moves to `device` afterwards, and global
+    random state is given back. A tenth of the texts stops the training; a text is cut at 127 tokens.
+    """
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from bench.victim.loading import quiet
+
+    tokenizer = _tokenizer(texts)
+    ids = [[START, *row.ids][:POSITIONS] for row in tokenizer.encode_batch(list(texts))]
+    ids = [row for row in ids if len(row) > 1]
+    config = GPT2Config(
+        vocab_size=tokenizer.get_vocab_size(),
+        n_embd=WIDTH,
+        n_layer=LAYERS,
+        n_head=HEADS,
+        n_positions=POSITIONS,
+        bos_token_id=START,
+        eos_token_id=START,
+        pad_token_id=PADDING,
+    )
+    with quiet(), seeded(derived_seed(seed, "local language model"), torch.device("cpu")):
+        model = GPT2LMHeadModel(config)
+        _train(model, ids, torch.Generator().manual_seed(derived_seed(seed, "local language model's batches")))
+    model = model.to(device).eval()
+
+    def encode(lines: list[str]) -> list[list[int]]:
+        return [row.ids for row in tokenizer.encode_batch(lines)]
+
+    return LanguageModel(model, encode, START if start_token else None, POSITIONS, model.device, packs=True)
+
+
+def _tokenizer(texts: Sequence[str]) -> Any:
+    """Return a byte-level BPE learnt from the texts: no word is unknown, a word never seen is many pieces."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    # With a space before the first word too, a word has the same pieces wherever it stands.
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        min_frequency=2,
+        special_tokens=["<|start|>", "<|padding|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(list(texts), trainer)
+    return tokenizer
+
+
+def _train(model: nn.Module, ids: Sequence[list[int]], generator: torch.Generator) -> None:
+    """Train in place by AdamW, the rate falling linearly to 0, and put back the weights of the best look."""
+    order = torch.randperm(len(ids), generator=generator).tolist()
+    held_out = [ids[row] for row in order[: math.ceil(HELD_OUT * len(order))]]
+    learnt = [ids[row] for row in order[len(held_out) :]]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
+    best, best_at, kept = math.inf, 0, dict(model.state_dict())
+    for step, rows in zip(range(1, STEPS + 1), _endless(len(learnt), generator), strict=False):
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * (1 - (step - 1) / STEPS)
+        model.train()
+        _loss(model, [learnt[row] for row in rows]).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if step % LOOK_EVERY == 0:
+            model.eval()
+            with torch.no_grad():
+                loss = float(_loss(model, held_out))
+            if loss < BETTER * best:
+                best, best_at = loss, step
+                kept = {name: value.detach().clone() for name, value in model.state_dict().items()}
+            elif step - best_at >= PATIENCE * LOOK_EVERY:
+                break
+    model.load_state_dict(kept)
+
+
+def _endless(count: int, generator: torch.Generator) -> Iterator[list[int]]:
+    """Yield groups of rows, one shuffle of all of them after the other, without end."""
+    while True:
+        order = torch.randperm(count, generator=generator).tolist()
+        for begin in range(0, count, BATCH):
+            yield order[begin : begin + BATCH]
+
+
+def _loss(model: nn.Module, ids: Sequence[list[int]]) -> torch.Tensor:
+    """Return the mean loss in nats over the real tokens of a batch."""
+    longest = max(map(len, ids))
+    inputs = torch.tensor([[*row, *[PADDING] * (longest - len(row))] for row in ids])
+    real = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids])
+    logits = model(input_ids=inputs, attention_mask=real).logits[:, :-1]
+    wanted = real[:, 1:].bool()
+    return nn.functional.cross_entropy(logits[wanted], inputs[:, 1:][wanted])
