@@ -26,6 +26,7 @@ class Knowledge:
     calibration: tuple[Example, ...] = ()
     seed: int = 0
     recipe: str = "released"
+    device: str = "cpu"  # where a defense may run a model of its own
     model: Any = None  # the ModelSpec of the victim
     pretrained: Callable[[], Any] | None = None  # makes a fresh, pre-trained, untrained victim
     victim: Any = None  # the shared backdoored victim, for cleansers that ask for it

@@ -14,6 +14,8 @@ from importlib.metadata import entry_points
 
 from bench.core.errors import RequestError, unknown
 
+RESERVED = "openbackdoor:"  # prefix of the plug-ins of that package
+
 
 @dataclass(frozen=True)
 class Family:
@@ -74,6 +76,11 @@ def plugin_class(family: Family, name: str) -> type:
     Raises:
         RequestError: no such name (with the nearest one) or two of it, no such module or class, or not of this family.
     """
+    if name.startswith(RESERVED):
+        raise RequestError(
+            f"{family.kind} {name!r} is OpenBackdoor's own, and grids cannot run those yet.",
+            "Use the suite's plug-in of that name, or OpenBackdoor's own pipeline.",
+        )
     own = own_plugins(family)
     targets = set(_entry_points(family).get(name, ()))
     if name in own:

@@ -52,6 +52,7 @@ def _bound(job: Job, victim: Any = None) -> tuple[Any, dict[str, int]]:
         model=_spec(job.content) if "model" in job.content else None,
         pretrained=(lambda: _fresh(job, job.content, job.seed("pretrained"))) if "model" in job.content else None,
         victim=victim,
+        device=job.machine.device,
     )
     counts = {"method": len(clean.method), "calibration": len(clean.calibration)}
     return defense.bound(knowledge), counts
@@ -113,7 +114,11 @@ def _cleanse(job: Job) -> dict[str, Any]:
     victim = _restored(job) if "victim" in job.parents else None
     defense, counts = _bound(job, victim)
     data = job.examples("data", "train")
-    kept = _kept(list(defense.correct(model=victim, clean_data=None, poison_data=data.examples)), data.examples)
+
+    def act() -> Any:
+        return defense.correct(model=victim, clean_data=None, poison_data=data.examples)
+
+    kept = _kept(list(_untouched(job, victim, act)), data.examples)
     labels = {example.label for example in data.examples}
     left = {data.examples[i].label for i in kept}
     if left != labels:

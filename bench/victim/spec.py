@@ -132,7 +132,8 @@ def model_spec(name: str, options: Mapping[str, Any] | None = None) -> ModelSpec
         content = {"name": Path(name).resolve().name, "path": name, **_architecture(Path(name))}
     else:
         raise unknown("model", name, model_names())
-    options.pop("name", None)
+    if "name" in options:
+        raise RequestError(f"Model {name!r} cannot be renamed.", "Leave the option `name` out.")
     return build(ModelSpec, content | options, "model", name)
 
 

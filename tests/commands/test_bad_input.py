@@ -17,6 +17,7 @@ WRONG = {
     "unknown dataset": ([*RUN, "--datasets", "sst"], "no dataset named 'sst'", "'sst2'"),
     "unknown attack": ([*RUN, "--attacks", "badnet"], "no attacker named 'badnet'", "'badnets'"),
     "unknown defender": ([*RUN, "--defenders", "musclelra"], "no defender named 'musclelra'", "'musclelora'"),
+    "openbackdoor's own": ([*RUN, "--defenders", "openbackdoor:strip"], "OpenBackdoor's own", "pipeline"),
     "unknown model": ([*RUN, "--models", "minilm"], "no model named 'minilm'", "'minilm-l6'"),
     "unknown option": ([*RUN, "--defenders", "lora(rnk=4)"], "option of defender 'lora' named 'rnk'", "'rank'"),
     "unknown set axis": ([*RUN, "--set", "modl.epochs=2"], "no axis named 'modl'", "'model'"),
