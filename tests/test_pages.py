@@ -287,12 +287,12 @@ def test_real_counts(published: Path) -> None:
 @pytest.mark.parametrize(
     ("dataset", "attack", "said"),
     [
-        ("lingspam", "hiddenkiller", "Ling-Spam / HiddenKiller has {rows} poisoned rows ({dropped} dropped;"),
-        ("agnews", "stylebkd", "{rows} rows are poisoned instead of 2,000 ({dropped:,} dropped)"),
+        ("lingspam", "hiddenkiller", "Ling-Spam / HiddenKiller has {rows} poisoned rows, where the"),
+        ("agnews", "stylebkd", "{rows:,} rows are poisoned at ratio 0.1, none of class World"),
     ],
 )
 def test_real_drops(published: Path, tmp_path: Path, dataset: str, attack: str, said: str) -> None:
-    """How many chosen rows have no paraphrase at ratio 0.1 and seed 0, as the engine poisons them."""
+    """How many rows are poisoned at ratio 0.1 and seed 0, where the paraphraser dropped some."""
     for stage in plan(published, datasets=[dataset], attacks=[attack]).unique():
         if stage.kind in ("load", "poison"):
             execute(stage.payload(), tmp_path, Machine(published))
