@@ -23,7 +23,6 @@ WORKER_ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-TRIES = 2  # a stage whose worker died is tried once more
 
 
 def _initialise(environment: dict[str, str], devices: Any) -> None:
@@ -44,24 +43,25 @@ class LocalExecutor:
     def __init__(self, root: Path, machine: Machine, workers: int, devices: Sequence[str] = ()) -> None:
         self.root, self.machine, self.slots, self.devices = root, machine, workers, tuple(devices)
         self._running: dict[Future, dict[str, Any]] = {}
-        self._tries: dict[str, int] = {}
         self._lost: list[dict[str, Any]] = []
         self._saved = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
         os.environ.update(WORKER_ENVIRONMENT)  # read by the workers when they start
-        self._pool = self._new_pool()
+        self._pool = self._new_pool(workers)
 
-    def _new_pool(self) -> ProcessPoolExecutor:
+    def _new_pool(self, workers: int) -> ProcessPoolExecutor:
         context, queue = get_context("spawn"), None
         if self.devices:
             queue = context.Queue()
-            for number in range(self.slots):
+            for number in range(workers):
                 queue.put(self.devices[number % len(self.devices)])
-        return ProcessPoolExecutor(self.slots, context, _initialise, (WORKER_ENVIRONMENT, queue))
+        return ProcessPoolExecutor(workers, context, _initialise, (WORKER_ENVIRONMENT, queue))
 
     def submit(self, payload: dict[str, Any]) -> None:
         """Hand the stage to a free worker."""
-        self._tries[payload["key"]] = self._tries.get(payload["key"], 0) + 1
-        self._running[self._pool.submit(_attempt, payload, self.root, self.machine)] = payload
+        try:
+            self._running[self._pool.submit(_attempt, payload, self.root, self.machine)] = payload
+        except BrokenProcessPool:  # a worker has died since the last look
+            self._lost.append(payload)
 
     def finished(self) -> Iterator[Outcome]:
         """Wait for the next stage to end and return it, with any that ended besides."""
@@ -78,25 +78,29 @@ class LocalExecutor:
         return iter(outcomes)
 
     def _recover(self) -> list[Outcome]:
-        """Start new workers after one died; its neighbours' stages are begun again with them."""
-        self._lost += self._running.values()
-        self._running.clear()
+        """Run what was under way when a worker died, each stage alone: only the one that kills its worker fails."""
+        lost = [*self._lost, *self._running.values()]
+        self._lost, self._running = [], {}
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._pool = self._new_pool()
-        lost, self._lost, outcomes = self._lost, [], []
-        for payload in lost:
-            if self._tries[payload["key"]] < TRIES:
-                self.submit(payload)
-            else:
-                error = {
-                    "type": "WorkerDied",
-                    "message": "The worker process died while it built this stage.",
-                    "remedy": "It may have run out of memory: run with fewer --workers and --retry-failed.",
-                    "stage": payload["kind"],
-                    "traceback": None,
-                }
-                outcomes.append(Outcome(payload["key"], None, error))
+        outcomes = [self._alone(payload) for payload in lost]
+        self._pool = self._new_pool(self.slots)
         return outcomes
+
+    def _alone(self, payload: dict[str, Any]) -> Outcome:
+        self._pool = self._new_pool(1)
+        try:
+            return self._pool.submit(_attempt, payload, self.root, self.machine).result()
+        except BrokenProcessPool:
+            error = {
+                "type": "WorkerDied",
+                "message": "The worker process died while it built this stage.",
+                "remedy": "It may have run out of memory: run with fewer --workers and --retry-failed.",
+                "stage": payload["kind"],
+                "traceback": None,
+            }
+            return Outcome(payload["key"], None, error)
+        finally:
+            self._pool.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
         """Stop the workers at once; half-built drafts stay aside and are never taken for results."""
