@@ -116,10 +116,12 @@ class Store:
         if old is not None:  # its weights were released: the rebuilt stage takes its place
             folder.rename(aside.with_name(f"{aside.name}.old"))
             shutil.rmtree(aside.with_name(f"{aside.name}.old"), ignore_errors=True)
-        with contextlib.suppress(FileExistsError, OSError):
+        try:
             aside.rename(folder)
-        if self.manifest(key) is None:
-            raise StoreError(f"Stage {key} could not be moved into the store.", "Check that --out is writable.")
+        except OSError as error:
+            if self.manifest(key) is None:  # not another process that was first
+                reason = f"Stage {key} could not be moved into the store: {error.strerror}."
+                raise StoreError(reason, "Check that --out is writable.") from error
         return sealed
 
     def release(self, key: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -166,6 +166,11 @@ def _untouched(job: Job, victim: Any, act: Callable[[], Any]) -> Any:
     return result
 
 
+def _unlabelled(examples: Sequence[Example]) -> list[Example]:
+    """Return test examples as a defense sees them: texts alone, since a poisoned one is labelled with the target."""
+    return [Example(example.text, 0, 0) for example in examples]
+
+
 def _tests(job: Job) -> tuple[list[Example], list[Example]]:
     """Return the clean and the poisoned test examples, as a filter left them."""
     if "filter" in job.parents:
@@ -182,7 +187,7 @@ def _filter(job: Job) -> dict[str, Any]:
         given = job.examples("filter", name) if "filter" in job.parents else job.examples(role, "test")
 
         def act(given: Any = given) -> Any:
-            return defense.correct(model=victim, clean_data=known, poison_data=given.examples)
+            return defense.correct(model=victim, clean_data=known, poison_data=_unlabelled(given.examples))
 
         rewritten = _same_length(list(_untouched(job, victim, act)), len(given.examples))
         texts = [Example(new.text, old.label, old.poisoned) for new, old in zip(rewritten, given.examples, strict=True)]
@@ -198,7 +203,7 @@ def _detect(job: Job) -> dict[str, Any]:
     known = {"dev": list(defense.knowledge.calibration)}
 
     def act() -> Any:
-        asked = {"model": victim, "clean_data": known, "poison_data": [*clean, *poisoned]}
+        asked = {"model": victim, "clean_data": known, "poison_data": _unlabelled([*clean, *poisoned])}
         if type(defense).suspicion is Defender.suspicion:
             return None, defense.detect(**asked)
         found = defense.suspicion(**asked)

@@ -20,7 +20,7 @@ class Flagger(Defender):
 
     def detect(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> list[int]:
         """Flag a text that holds one of the words of BadNets."""
-        assert all(example.poisoned == 0 for example in poison_data)
+        assert all((example.label, example.poisoned) == (0, 0) for example in poison_data)
         return [int(bool({"cf", "mn", "bb", "tq"} & set(example.text.split()))) for example in poison_data]
 
 
@@ -33,6 +33,7 @@ class Cleaner(Defender):
 
     def correct(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> list[tuple]:
         """Return the texts without the words of BadNets."""
+        assert all((example.label, example.poisoned) == (0, 0) for example in poison_data)
         words = {"cf", "mn", "bb", "tq"}
         return [(" ".join(w for w in text.split() if w not in words), label, 0) for text, label, _ in poison_data]
 
