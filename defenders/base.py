@@ -18,7 +18,7 @@ import numpy as np
 from bench.core.errors import CellError, RequestError
 from bench.core.example import Example, blinded
 from bench.core.knowledge import Knowledge
-from bench.core.options import Options
+from bench.core.options import Count, Options, added
 
 STAGE_OF_METHOD = {"wrap": "train", "hooks": "train", "repair": "repair", "detect": "detect", "suspicion": "detect"}
 BLINDED = ("detect", "correct", "suspicion")
@@ -70,6 +70,10 @@ class Defender(Options, DefenderContract):
     correction: InitVar[bool] = False
     metrics: InitVar[tuple] = ("FRR", "FAR")
 
+    # Exactly so many labelled clean rows for method and calibration together, whatever the defense asks for by itself:
+    # for boards of equal budget. A defense that uses none is one cell under every budget.
+    clean_budget: Count | None = added(None)
+
     version: ClassVar[int] = 1  # raise it when the numbers of this defense change
     calibrated: ClassVar[bool] = False  # asks for clean dev rows to calibrate a threshold
     wants_victim: ClassVar[bool] = False  # a cleanser that works on the shared backdoored victim; may be a property
@@ -101,6 +105,8 @@ class Defender(Options, DefenderContract):
                 "Leave metrics out.",
             )
         self._validate()
+        if not self.samples() and not self.calibrated:
+            object.__setattr__(self, "clean_budget", None)
 
     @classmethod
     def stages(cls) -> frozenset[str]:

@@ -18,11 +18,15 @@ class CleanRows(NamedTuple):
     calibration: tuple[Example, ...]
 
 
-def divide(dev: Sequence[Example], samples: int, calibrated: bool, dataset: str, seed: int) -> CleanRows:
+def divide(
+    dev: Sequence[Example], samples: int, calibrated: bool, dataset: str, seed: int, budget: int | None = None
+) -> CleanRows:
     """Return the parts of `dev`: one half chooses checkpoints, the other half is for defenses.
 
     The order depends on the data set and the seed alone, so that a defense that asks for more rows
     gets those of a smaller request and more. `dataset` is its name: variants share the order.
+    With a `budget` a defense gets exactly so many rows of its half: all for its method, all for calibration, or, where
+    it does both, half for each (the odd one for calibration), whatever number it asks for by itself.
 
     Raises:
         CellError: the method asks for more rows than the half holds.
@@ -31,6 +35,14 @@ def divide(dev: Sequence[Example], samples: int, calibrated: bool, dataset: str,
     half = len(dev) // 2
     rows = blinded(dev[i] for i in order)
     selection, pool = rows[:half], rows[half:]
+    if budget is not None:
+        if budget > len(pool):
+            raise CellError(
+                f"A clean budget of {budget} rows is asked for, and half of the dev split holds {len(pool)}.",
+                "Lower clean_budget, or take a data set with more dev rows.",
+            )
+        pool = pool[:budget]
+        samples = 0 if not samples else budget // 2 if calibrated else budget
     if samples > len(pool):
         raise CellError(
             f"The defense needs {samples} clean samples, and half of the dev split holds {len(pool)}.",

@@ -33,16 +33,16 @@ def _fresh(job: Job, content: dict[str, Any], seed: int) -> Any:
     )
 
 
-def _clean(job: Job, samples: int = 0, calibrated: bool = False) -> CleanRows:
+def _clean(job: Job, samples: int = 0, calibrated: bool = False, budget: int | None = None) -> CleanRows:
     dataset = job.parent_payloads["load"]["content"]["dataset"]
     dev = job.examples("load", "dev").examples
-    return divide(dev, samples, calibrated, dataset["name"], job.content["seed"])
+    return divide(dev, samples, calibrated, dataset["name"], job.content["seed"], budget)
 
 
 def _bound(job: Job, victim: Any = None) -> tuple[Any, dict[str, int]]:
     """Return the defense bound to all that it may know, and how many clean rows that is."""
     defense = plugins.defender(job.content["defense"])
-    clean = _clean(job, defense.samples(), defense.calibrated)
+    clean = _clean(job, defense.samples(), defense.calibrated, defense.clean_budget)
     knowledge = Knowledge(
         classes=job.meta("load")["classes"],
         clean=clean.method,

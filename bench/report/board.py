@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from bench.report.aggregate import Cell, Key, Stat, cells, comparable_asr, group_mean, marks, ranks
 from bench.report.control import Row, cacc_loss, clean_cacc
+from bench.report.detection import detection
 from bench.report.footer import budget, notes, place_name
 from bench.report.markdown import DAGGER, DASH, escape, listed, marked, number, percent, shorten, table
 from bench.report.paper import order, printed_name
@@ -20,7 +21,9 @@ LEGEND = (
     "trained on clean data minus this row, in percentage points; rank by ASR, averaged over the attacks. "
     "**Bold** is the lowest. "
     f"{DASH} is a missing cell or the mean of one. Clean samples: labelled clean samples for the method + checkpoint "
-    "selection + threshold calibration. Seconds and trainable parameters: mean over cells."
+    "selection + threshold calibration. Cost, means over cells: train seconds of the victim's training alone; all "
+    "seconds of every stage behind the cell, as if it were run alone; peak MB of the training process; trainable "
+    "parameters."
 )
 
 
@@ -32,8 +35,8 @@ def board(selection: Selection, pages: Mapping[str, str]) -> str:
     empty = True
     for one in selection.settings:
         shown = cells(selection.attacked.get(one, ()))
-        for dataset, model in _groups(selection, one):
-            parts += _block(selection, one, shown, dataset, model)
+        for dataset, model in groups(selection, one):
+            parts += block(selection, one, shown, dataset, model)
             empty = False
     if empty:
         parts.append("There is no record to show yet.")
@@ -42,7 +45,8 @@ def board(selection: Selection, pages: Mapping[str, str]) -> str:
     return "\n\n".join([*parts, "## Notes", notes(selection.taken(), (), reasons)]) + "\n"
 
 
-def _groups(selection: Selection, one: Setting) -> list[tuple[str, str]]:
+def groups(selection: Selection, one: Setting) -> list[tuple[str, str]]:
+    """Return the (dataset, model) pairs that were tried in a setting, in the paper's order."""
     tried = [*selection.attacked.get(one, ()), *(record for record in selection.gaps if setting(record) == one)]
     found = {names(record)[:2] for record in tried}
     datasets = order("datasets", {group[0] for group in found})
@@ -50,7 +54,8 @@ def _groups(selection: Selection, one: Setting) -> list[tuple[str, str]]:
     return sorted(found, key=lambda group: (datasets.index(group[0]), models.index(group[1])))
 
 
-def _block(selection: Selection, one: Setting, shown: Mapping[Key, Cell], dataset: str, model: str) -> list[str]:
+def block(selection: Selection, one: Setting, shown: Mapping[Key, Cell], dataset: str, model: str) -> list[str]:
+    """Return heading, attacks, ranking and detection rates of one data set and model."""
     records = [record for record in selection.attacked.get(one, ()) if names(record)[:2] == (dataset, model)]
     failed = [record for record in selection.gaps if setting(record) == one and names(record)[:2] == (dataset, model)]
     defenses = order("defenses", {names(record)[3] for record in (*records, *failed)})
@@ -68,14 +73,16 @@ def _block(selection: Selection, one: Setting, shown: Mapping[Key, Cell], datase
     defenses.sort(key=lambda name: (average[name] is None, average[name] or 0.0))
     attack_names = [escape(printed_name("attacks", attack)) for attack in attacks]
     headers = ["Defense", "Clean samples", "CACC", "CACC loss", "ASR", "Average rank"]
-    headers += [f"ASR {name}" for name in attack_names] + ["Train seconds", "Trainable parameters"]
+    headers += [f"ASR {name}" for name in attack_names]
+    headers += ["Train seconds", "All seconds", "Peak MB", "Trainable parameters"]
     rows = []
     for name in defenses:
         mine = [record for record in records if names(record)[3] == name]
         rows.append(_row(name, mark_of[name], average[name], grid[name], clean, mine, (dataset, model)))
     title = f"## {escape(printed_name('datasets', dataset))}, {escape(printed_name('models', model))}"
     heading = f"{title} (recipe {escape(one[0])}, {escape(one[1])})"
-    return [heading, f"Attacks: {', '.join(attack_names) or DASH}.", table(headers, rows, 1)]
+    shown_attacks = f"Attacks: {', '.join(attack_names) or DASH}."
+    return [heading, shown_attacks, table(headers, rows, 1), *detection(records, attacks, defenses)]
 
 
 def average_ranks(grid: Mapping[str, Sequence[Cell | None]]) -> dict[str, float | None]:
@@ -114,6 +121,8 @@ def _row(
         DASH if rank is None else f"{rank:.2f}",
         *(value(cell.asr if cell else None) + dagger(cell) for cell in found),
         _mean_cost(records, "train_seconds", 1),
+        _mean_cost(records, "total_seconds", 1),
+        _mean_cost(records, "peak_memory_mb", 0),
         _mean_cost(records, "trainable_parameters", 0),
     ]
 

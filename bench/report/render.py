@@ -6,6 +6,10 @@ from collections.abc import Sequence
 
 from bench.report.board import board
 from bench.report.datasets_table import datasets_table
+from bench.report.equal_budget import TITLE as EQUAL_BUDGET
+from bench.report.equal_budget import equal_budget, split
+from bench.report.fine_mixing_board import FILE, METHODS, fine_mixing_board
+from bench.report.fine_mixing_board import TITLE as FINE_MIXING
 from bench.report.layouts import layouts
 from bench.report.records import Record, names
 from bench.report.selection import select
@@ -21,7 +25,8 @@ def render(records: Sequence[Record], every_table: bool = False) -> dict[str, st
         records: as `load_records` returns them.
         every_table: also the tables that have no record, with the paper's numbers and dashes.
     """
-    selection = select(records)
+    free, fixed = split(records)
+    selection = select(free)
     tried = [record for part in selection.attacked.values() for record in part]
     keys = {names(record) for record in (*tried, *selection.gaps)}
     pages = {
@@ -32,4 +37,9 @@ def render(records: Sequence[Record], every_table: bool = False) -> dict[str, st
     if every_table or any(record.get("dataset_info") for record in selection.taken()):
         pages[5, "Table 5: Datasets"] = datasets_table(selection)
     tables = {f"table{table}.md": page for (table, _), page in sorted(pages.items())}
-    return {"README.md": board(selection, {f"table{table}.md": title for table, title in pages}), **tables}
+    titles = {f"table{table}.md": title for table, title in pages}
+    if every_table or any(key[3] in METHODS[1:] for key in keys):
+        tables[FILE], titles[FILE] = fine_mixing_board(selection), FINE_MIXING
+    if every_table or fixed:
+        tables["equal-budget.md"], titles["equal-budget.md"] = equal_budget(records), EQUAL_BUDGET
+    return {"README.md": board(selection, titles), **tables}

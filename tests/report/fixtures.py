@@ -61,12 +61,18 @@ def record(
     selection: int = 776,
     oracle: bool = False,
     train_seconds: float = 100.0,
+    detection: tuple[tuple[int, int], tuple[int, int], float] | None = None,
+    decided: list[dict[str, Any]] | None = None,
+    method: int | None = None,
     error: tuple[str, str, str] | None = None,
 ) -> dict[str, Any]:
     """Return one whole record; counts are (hits, n).
 
     Args:
         flip: (CACC, ASR) counts under the flip rule, for detectors.
+        detection: (FRR counts, FAR counts, AUROC) of a detector.
+        decided: what the repairs chose.
+        method: clean rows of the method, where not the defense's usual number.
         options: plugin axis ("dataset", "attack", "model", "defense") -> its options.
         error: (type, message, remedy) makes the record a failed one.
     """
@@ -87,17 +93,25 @@ def record(
     metrics = {"cacc": measured(cacc), "asr": measured(asr), "asr_floor": measured(floor)}
     flipped = {"cacc": measured(flip[0]), "asr": measured(flip[1]), "asr_floor": measured(floor)} if flip else None
     failed = error is not None
+    rates = {"frr": None, "far": None, "auroc": None}
+    if detection is not None:
+        rates = {"frr": measured(detection[0]), "far": measured(detection[1]), "auroc": detection[2]}
     return {
         "schema_version": 1,
         "key": hashlib.sha256(json.dumps(cell, sort_keys=True).encode()).hexdigest()[:24],
         "status": "failed" if failed else "ok",
         "cell": cell,
         "dataset_info": info,
-        "metrics": {**(dict.fromkeys(metrics) if failed else metrics), "frr": None, "far": None, "auroc": None},
+        "metrics": {**(dict.fromkeys(metrics) if failed else metrics), **rates},
         "metrics_flip": flipped,
         "trained": None if failed else trained,
         "poison": {"rule": cell["label_rule"], "rows": int(ratio * info["train"]), "positions": "0f0f", "dropped": 0},
-        "knowledge": {"method": KNOWLEDGE.get(defense, 0), "selection": selection, "calibration": 0},
+        "decided": decided or [],
+        "knowledge": {
+            "method": KNOWLEDGE.get(defense, 0) if method is None else method,
+            "selection": selection,
+            "calibration": 0,
+        },
         "cost": {
             "train_seconds": train_seconds,
             "total_seconds": train_seconds + 20.0,
@@ -125,7 +139,8 @@ def board_records() -> list[dict[str, Any]]:
             for seed in (0, 1, 2):
                 hits = 900 - 70 * place - 11 * column - 5 * seed
                 flip = ((1500, 1821), (300, 912)) if defense == "strip" else None
-                counts = {"cacc": (1660 - 9 * place - seed, 1821), "asr": (hits, 912), "flip": flip}
+                rates = ((18, 1821), (456, 912), 0.75 + seed / 100) if defense == "strip" else None
+                counts = {"cacc": (1660 - 9 * place - seed, 1821), "asr": (hits, 912), "flip": flip, "detection": rates}
                 records.append(record(attack=attack, defense=defense, seed=seed, **counts))
             larger = {"cacc": (1700 - 9 * place, 1821), "asr": (880 - 60 * place, 912)}
             records.append(record(attack=attack, defense=defense, model="bert-large", **larger))
@@ -143,9 +158,26 @@ def board_records() -> list[dict[str, Any]]:
     records += [record(**hsol, defense=name, asr=(hits, 1242)) for name, hits in (("vanilla", 1200), ("lora", 300))]
     bf16 = {"precision": "bf16", "attack": "addsent"}
     records += [record(**bf16, defense=name, asr=(hits, 912)) for name, hits in (("vanilla", 900), ("musclelora", 50))]
+    records += repairs()
     records.append(record(limit=64, seed=7))
     records.append(record(ratio=0.2, seed=7))
     records.append(record(dataset="lingspam", attack="stylebkd", defense="lora", error=_NO_BANK))
+    return records
+
+
+def repairs() -> list[dict[str, Any]]:
+    """Return the rows of the Fine-mixing board, and rows of an equal budget of 96, on one small model."""
+    small = {"model": "minilm-l6", "dataset": "sst2-2k"}
+    records = []
+    for place, defense in enumerate(("fine-tuning", "fine-pruning", "fine-mixing", "e-pur>fine-mixing")):
+        for seed in (0, 1):
+            chosen = [{"rho": 0.3 + 0.2 * seed}] if defense.endswith("fine-mixing") else None
+            counts = {"cacc": (1500 - place, 1821), "asr": (700 - 90 * place, 912), "method": 64}
+            records.append(record(**small, defense=defense, seed=seed, decided=chosen, **counts))
+    for defense, hits in (("fine-mixing", 200), ("musclelora", 95)):
+        fixed = {"defense": {"clean_budget": 96}}
+        counts = {"cacc": (1400, 1821), "asr": (hits, 912), "method": 48 if defense == "fine-mixing" else 96}
+        records.append(record(**small, defense=defense, options=fixed, **counts))
     return records
 
 

@@ -13,7 +13,8 @@ from bench.report.render import render
 from tests.report.fixtures import board_records
 
 GOLDEN = Path(__file__).parent / "golden"
-PAGES = ("README.md", *(f"table{number}.md" for number in (1, 2, 3, 4, 5, 7, 8, 9)))
+TABLES = (f"table{number}.md" for number in (1, 2, 3, 4, 5, 7, 8, 9))
+PAGES = ("README.md", *TABLES, "fine-mixing.md", "equal-budget.md")
 
 
 @pytest.fixture(scope="module")

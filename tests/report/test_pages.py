@@ -31,7 +31,7 @@ def test_a_record_given_twice_changes_no_byte() -> None:
 def test_no_record_gives_the_paper_and_dashes() -> None:
     pages = render([], every_table=True)
     assert set(render([])) == {"README.md"}
-    assert len(pages) == 9
+    assert len(pages) == 11
     first = row(pages["table1.md"], MAIN, Dataset="SST-2", Attack="Badnets")
     assert (first["LoRA CACC"], first["MuScleLoRA ASR"]) == ("— (89.07)", "— (**12.94**)")
     assert len(rows(pages["table1.md"], MAIN)) == 16
@@ -168,6 +168,33 @@ def test_the_board_ranks_and_lists_failures() -> None:
     assert failed["Reason"] == "CellError: There is no bank."
 
 
+def test_equal_budget_holds_its_own_records_and_those_without_clean_rows() -> None:
+    fixed = {"defense": {"clean_budget": 96}}
+    linked = {"defense": {"links": [{"name": "strip", "options": {}}, {"name": "ga", "options": {"clean_budget": 64}}]}}
+    records = [
+        record(defense="lora", asr=(300, 912)),
+        record(defense="musclelora", asr=(100, 912)),
+        record(defense="musclelora", asr=(200, 912), options=fixed),
+        record(defense="strip>ga", asr=(400, 912), options=linked),
+    ]
+    pages = render(records)
+    heads = [line for line in pages["equal-budget.md"].splitlines() if line.startswith("## ")]
+    assert [head.rpartition(": ")[2] for head in heads] == ["64 clean samples", "96 clean samples"]
+    (_, first), (_, second) = tables(pages["equal-budget.md"])
+    assert {one["Defense"] for one in first} == {"LoRA", "strip&gt;ga"}
+    # 300 and 200 of 912; the record of 96 rows by its own choice stays on the ordinary board.
+    assert {one["Defense"]: one["ASR Badnets"] for one in second} == {"LoRA": "32.89", "MuScleLoRA": "21.93"}
+    assert row(pages["README.md"], BOARD, Defense="MuScleLoRA")["ASR Badnets"] == "10.96"
+
+
+def test_detection_rates_stand_under_the_board() -> None:
+    rates = ((18, 1821), (456, 912), 0.746)
+    pages = render([record(defense="strip", detection=rates), record(defense="lora")])
+    (found,) = rows(pages["README.md"], "Detection")
+    assert found == {"Detector": "STRIP", "Badnets FRR": "0.99", "Badnets FAR": "50.00", "Badnets AUROC": "0.75"}
+    assert "Detection" not in render([record(defense="lora")])["README.md"]
+
+
 HOSTILE = "a|b<script>alert(1)</script>\n# head\n**x** `y` [z](http://e) $m$ \u202e\x00 & <u>"
 
 
@@ -178,6 +205,8 @@ def test_hostile_names_stay_text() -> None:
         record(dataset=HOSTILE, model=HOSTILE, defense=HOSTILE, attack=HOSTILE, recipe=HOSTILE, precision=HOSTILE),
         record(model=HOSTILE, defense="vanilla", error=(HOSTILE, HOSTILE, HOSTILE)),
         record(dataset=HOSTILE, model=HOSTILE, ratio=0),
+        record(dataset=HOSTILE, model=HOSTILE, attack=HOSTILE, defense="fine-mixing", decided=[{"rho": HOSTILE}]),
+        record(dataset=HOSTILE, attack=HOSTILE, defense=HOSTILE, options={"defense": {"clean_budget": 8}}),
     ]
     for name, page in render(records, every_table=True).items():
         assert "<script" not in page and "\u202e" not in page and "\x00" not in page, name
@@ -191,6 +220,4 @@ def test_hostile_names_are_shown_letter_by_letter() -> None:
     shown = html.escape(name, quote=False)
     page = parser.render(render([record(dataset=name, model=name)])["README.md"])
     assert f"<h2>{shown}, {shown} (recipe released, fp32)</h2>" in page
-    assert f"<td style=\"text-align:left\">{shown}</td>" in parser.render(
-        render([record(dataset=name)])["table1.md"]
-    )
+    assert f'<td style="text-align:left">{shown}</td>' in parser.render(render([record(dataset=name)])["table1.md"])
