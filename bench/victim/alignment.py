@@ -12,7 +12,7 @@ from bench.core.example import Example
 from bench.core.seeding import derived_seed
 from bench.victim.batching import Batch, Encoded
 from bench.victim.recipes import AlignmentOptions
-from bench.victim.training import Run
+from bench.victim.run import Run
 
 
 def aligned(gradient: Tensor, reference: Tensor) -> Tensor:
@@ -104,15 +104,22 @@ class GradientAlignment:
         self.generator = torch.Generator().manual_seed(derived_seed(seed, "reference batches"))
         self.encoded: Encoded | None = None
 
-    def on_gradients(self, run: Run, batch: Batch) -> None:
-        """Replace the gradients of `run.parameters` in place."""
+    def ride(self, run: Run) -> Batch:
+        """Return the next clean batch: where it runs in the pass of the training batch, one pass gives both."""
         if self.encoded is None:
             self.encoded = run.encode(self.clean)
-        rows = next(self.encoded.shuffled(run.batch_size, self.generator))
-        loss = run.loss(run.batch(self.encoded, rows))
-        found = torch.autograd.grad(loss, list(run.parameters.values()), allow_unused=True)
+        return run.batch(self.encoded, next(self.encoded.shuffled(run.batch_size, self.generator)))
+
+    def on_references(self, run: Run, loss: Tensor, references: Sequence[Tensor | None]) -> None:
+        """Replace the gradients of `run.parameters` in place, given the clean batch's loss and gradients."""
         with torch.no_grad():
-            self._replace(run, loss.detach(), found)
+            self._replace(run, loss, references)
+
+    def on_gradients(self, run: Run, batch: Batch) -> None:
+        """Do the same with a pass of its own, as the published code does."""
+        loss = run.loss(self.ride(run))
+        found = torch.autograd.grad(loss, list(run.parameters.values()), allow_unused=True)
+        self.on_references(run, loss.detach(), found)
 
     def _replace(self, run: Run, loss: Tensor, found: Sequence[Tensor | None]) -> None:
         pairs = [

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,15 +15,31 @@ GROUP_COST = 64  # tokens: what one more pass over the layers and the embedding'
 
 @dataclass(frozen=True)
 class Batch:
-    """One padded batch: `inputs` for the model (each [batch, length]), `labels` [batch], `rows` into its set.
+    """Rows of one set; their padded tensors are made when they are first asked for."""
 
-    `parts` are the same rows in groups of like lengths, where that saves padding; empty: the batch is one group.
-    """
-
-    inputs: dict[str, Tensor]
-    labels: Tensor
+    data: Encoded
     rows: tuple[int, ...]
-    parts: tuple[Batch, ...] = ()
+    device: torch.device | str = "cpu"
+    grouped: bool = False
+
+    @functools.cached_property
+    def inputs(self) -> dict[str, Tensor]:
+        """The inputs of the model, each [batch, longest], padded on the right."""
+        ids, mask = self.data.padded(self.rows)
+        return {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
+
+    @functools.cached_property
+    def labels(self) -> Tensor:
+        """The labels [batch]."""
+        return self.data.labels[list(self.rows)].to(self.device)
+
+    @functools.cached_property
+    def parts(self) -> tuple[Batch, ...]:
+        """The same rows in groups of like lengths, where that saves padding; empty: the batch is one group."""
+        if not self.grouped:
+            return ()
+        groups = like_lengths([(self.data.lengths[row], row) for row in self.rows])
+        return tuple(Batch(self.data, tuple(group), self.device) for group in groups) if len(groups) > 1 else ()
 
 
 class Encoded:
@@ -37,25 +54,26 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def batch(self, rows: Sequence[int], device: torch.device | str = "cpu") -> Batch:
-        """Return the rows as one batch, padded on the right to the longest of them."""
+    def padded(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return token ids and mask [rows, longest], padded on the right."""
         longest = max(self.lengths[row] for row in rows)
         ids = torch.full((len(rows), longest), self.pad, dtype=torch.long)
         mask = torch.zeros((len(rows), longest), dtype=torch.long)
         for place, row in enumerate(rows):
             ids[place, : self.lengths[row]] = self.ids[row]
             mask[place, : self.lengths[row]] = 1
-        inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
-        return Batch(inputs, self.labels[list(rows)].to(device), tuple(rows))
+        return ids, mask
+
+    def batch(self, rows: Sequence[int], device: torch.device | str = "cpu") -> Batch:
+        """Return the rows as one batch, padded on the right to the longest of them."""
+        return Batch(self, tuple(rows), device)
 
     def grouped(self, rows: Sequence[int], device: torch.device | str = "cpu") -> Batch:
         """Return the rows as one batch that also stands in groups of like lengths, each padded to its own longest.
 
         The mean loss over the groups, weighted by their sizes, is that of the batch.
         """
-        groups = like_lengths([(self.lengths[row], row) for row in rows])
-        whole = self.batch(rows, device)
-        return replace(whole, parts=tuple(self.batch(group, device) for group in groups)) if len(groups) > 1 else whole
+        return Batch(self, tuple(rows), device, grouped=True)
 
     def by_length(self, size: int) -> Iterator[list[int]]:
         """Yield all rows in groups of at most `size`, longest texts first: little padding, peak memory first."""
@@ -70,17 +88,17 @@ class Encoded:
             yield order[start : start + size]
 
 
-def like_lengths(rows: Sequence[tuple[int, int]]) -> list[list[int]]:
+def like_lengths(rows: Sequence[tuple[int, int]], cost: int = GROUP_COST) -> list[list[int]]:
     """Return the rows, given as (length, row), in groups that need the fewest padded tokens.
 
-    Every group counts for GROUP_COST tokens more, so that a batch of like lengths stays whole. Exact, by dynamic
+    Every group counts for `cost` tokens more, so that a batch of like lengths stays whole. Exact, by dynamic
     programming over the rows in order of length.
     """
     ordered = sorted(rows)
     best: list[tuple[float, int]] = [(0.0, 0)]  # cost of the first k rows, and where their last group starts
     for end in range(1, len(ordered) + 1):
         longest = ordered[end - 1][0]
-        best.append(min((best[start][0] + (end - start) * longest + GROUP_COST, start) for start in range(end)))
+        best.append(min((best[start][0] + (end - start) * longest + cost, start) for start in range(end)))
     groups: list[list[int]] = []
     end = len(ordered)
     while end:

@@ -12,7 +12,8 @@ from bench.core.errors import CellError
 from bench.core.example import Example
 from bench.core.seeding import derived_seed
 from bench.victim.repair_options import CleanTuning
-from bench.victim.training import Hook, train
+from bench.victim.run import Hook
+from bench.victim.training import train
 from bench.victim.victim import Victim
 
 EXACT = 1e-9  # accuracies are shares of rows: what differs by less is rounding

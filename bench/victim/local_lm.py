@@ -11,7 +11,7 @@ from torch import nn
 
 from bench.core.seeding import derived_seed
 from bench.victim.perplexity import LanguageModel
-from bench.victim.training import seeded
+from bench.victim.progress import seeded
 
 SPECIAL = ("<|start|>", "<|padding|>", "<|unknown|>")
 START, PADDING = 0, 1  # ids of the first two

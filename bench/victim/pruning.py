@@ -17,7 +17,7 @@ from bench.victim.batching import Batch
 from bench.victim.clean_tuning import copies, fine_tuned, first_reaching, needed_accuracy, note, refuse_inserted
 from bench.victim.mixing import lowest
 from bench.victim.repair_options import PruningOptions
-from bench.victim.training import Run
+from bench.victim.run import Run
 from bench.victim.victim import Victim
 
 # (module whose rows lead into the neurons, module that reads them), by the ends of their names. A gated block is

@@ -1,14 +1,16 @@
-"""The only training loop: AdamW, a linear schedule, hooks between backward and clipping, the best clean checkpoint."""
+"""The only training loop: AdamW, a linear schedule, hooks between backward and clipping, the best clean checkpoint.
+
+It trains a gang: one or more victims whose forward and backward passes run together. All else is each member's own:
+batches, dropout, gradients, clipping, optimizer, checkpoint, failure. A victim trained alone is a gang of one.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import math
-import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,81 +19,25 @@ from bench.core.errors import CellError
 from bench.core.example import Example
 from bench.core.seeding import derived_seed
 from bench.victim.batching import Batch, Encoded
+from bench.victim.gradients import Passes
+from bench.victim.joint.passes import JointModel
+from bench.victim.joint.support import kind_of, shareable
+from bench.victim.progress import Keeper, Losses, peak_memory_mb, reset_peak, seeded
+from bench.victim.run import Hook, Run, TrainingLog, linear_factor, looks, streams
 from bench.victim.victim import Victim
 
 MAX_GRADIENT_NORM = 1.0
-FINITE_EVERY = 50  # steps between looks at whether the loss is still finite: looking waits for the device
-
-
-@dataclass
-class Run:
-    """What a hook may look at: a training under way. `epoch` and `step` count from 0."""
-
-    victim: Victim
-    parameters: dict[str, nn.Parameter]  # those that train; `grad` is set when a hook is called, or None where unused
-    steps: int
-    epochs: int
-    steps_per_epoch: int
-    batch_size: int
-    step: int = 0
-    epoch: int = 0
-
-    def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Return examples tokenised for this victim."""
-        return self.victim.encode(examples)
-
-    def loss(self, batch: Batch) -> Tensor:
-        """Return the mean cross-entropy of a batch in the mode the victim is in, with its graph."""
-        parts = batch.parts or (batch,)
-        losses = [self.victim.loss(part.inputs, part.labels) * (len(part.rows) / len(batch.rows)) for part in parts]
-        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-
-    def batch(self, data: Encoded, rows: Sequence[int]) -> Batch:
-        """Return rows as a batch; on a CPU, where padding costs as much as text, in groups of like lengths."""
-        on_cpu = self.victim.device.type == "cpu"
-        return data.grouped(rows, self.victim.device) if on_cpu else data.batch(rows, self.victim.device)
-
-
-class Hook(Protocol):
-    """Something that acts on each step."""
-
-    def on_gradients(self, run: Run, batch: Batch) -> None:
-        """Change `grad` of `run.parameters` in place, after backward and before clipping."""
 
 
 @dataclass(frozen=True)
-class TrainingLog:
-    """What a training did. Accuracies are fractions of the clean selection rows, in the order of the looks."""
+class Task:
+    """One training: a victim to change in place, its rows, the rows that choose its checkpoint, and what acts on it."""
 
-    steps: int
-    epochs: int
-    losses: tuple[float, ...]  # mean training loss of each epoch
-    selection: tuple[float, ...]
-    selected_at: tuple[int, ...]  # steps done at each look
-    best: int | None  # which look was kept; None when there was nothing to select by
-    seconds: float
-    samples_per_second: float  # training rows over the seconds spent training, looks left out
-    trainable_parameters: int
-    peak_memory_mb: float
-
-    def json(self) -> dict[str, Any]:
-        """Return the log as plain JSON values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
-
-
-def linear_factor(step: int, steps: int, warmup: int = 0) -> float:
-    """Return the factor on the learning rate at a step: up from 0 over `warmup` steps, then down to 0 at `steps`."""
-    if step < warmup:
-        return step / warmup
-    return max(0.0, (steps - step) / max(1, steps - warmup))
-
-
-def looks(steps: int, steps_per_epoch: int, evaluations: int | None) -> frozenset[int]:
-    """Return after how many steps the selection rows are evaluated; the end is always among them."""
-    if evaluations is None:
-        return frozenset({*range(steps_per_epoch, steps + 1, steps_per_epoch), steps})
-    count = min(evaluations, steps)
-    return frozenset(round(steps * turn / count) for turn in range(1, count + 1))
+    victim: Victim
+    examples: Sequence[Example]
+    selection: Sequence[Example]
+    seed: int
+    hooks: Sequence[Hook] = ()
 
 
 def train(
@@ -111,62 +57,182 @@ def train(
     Raises:
         CellError: nothing to train on, nothing that trains, a label out of range, or a loss that is not finite.
     """
-    spec, parameters = victim.spec, victim.trainable()
-    if not examples:
-        raise CellError("There are no training rows.", "Give at least one.")
-    if not parameters:
-        raise CellError(f"No parameter of model {spec.name!r} trains.", "Unfreeze some in the defense's wrap.")
-    data, held_out = victim.encode(examples), victim.encode(selection)
-    per_epoch = math.ceil(len(data) / spec.batch_size)
-    steps = min(per_epoch * spec.epochs, spec.max_steps or per_epoch * spec.epochs)
-    run = Run(victim, parameters, steps, math.ceil(steps / per_epoch), per_epoch, spec.batch_size)
-    optimizer = _optimizer(run)
-    keeper = _Keeper(run, held_out, looks(steps, per_epoch, spec.evaluations))
-    losses = _Losses()
-    _reset_peak(victim.device)
+    (log,) = train_gang([Task(victim, examples, selection, seed, hooks)], progress=progress)
+    if isinstance(log, CellError):
+        raise log
+    return log
+
+
+def train_gang(
+    tasks: Sequence[Task], *, width: int | None = None, progress: Callable[[int, int], None] | None = None
+) -> list[TrainingLog | CellError]:
+    """Train victims in place, as `train` would train each alone; return the log of each, or why it failed.
+
+    The numbers of a member are those that it gets alone, up to the order in which floats are summed. Where a pass
+    needs more memory than there is, it is tried again at half the width, down to one member.
+
+    Args:
+        width: how many members run in one pass at most; None: 1 on a CPU, where one batch fills the core and a
+            larger one only leaves the cache (measured: 8 in one pass are slower than alone), all of them on a GPU.
+
+    Raises:
+        CellError: the victims cannot train together (see bench/victim/joint/support.py).
+    """
+    reason = shareable([task.victim for task in tasks]) if len(tasks) > 1 else ""
+    if reason:
+        raise CellError(f"These {len(tasks)} trainings cannot be one gang: {reason}.", "Train them one by one.")
+    members, results = _members(tasks)
+    if not members:
+        return results
+    device = tasks[0].victim.device
+    passes = Passes(width or (1 if device.type == "cpu" else len(tasks)))
+    steps = sum(member.run.steps for member in members)
+    reset_peak(device)
     began = time.perf_counter()
-    victim.train()
-    try:
-        with seeded(derived_seed(seed, "dropout"), victim.device):
-            for batch in _batches(run, data, seed):
-                _step(run, batch, optimizer, hooks, losses)
-                if run.step % per_epoch == 0 or run.step == steps:
-                    losses.close_epoch()
-                keeper.look(losses)
-                if progress is not None:
-                    progress(run.step, steps)
-    finally:
-        victim.eval()
-    keeper.restore()
-    seconds = time.perf_counter() - began
-    seen = (steps // per_epoch) * len(data) + (steps % per_epoch) * spec.batch_size
-    return TrainingLog(
-        steps=steps,
-        epochs=run.epochs,
-        losses=tuple(losses.epochs),
-        selection=tuple(keeper.accuracies),
-        selected_at=tuple(keeper.steps),
-        best=keeper.best,
-        seconds=seconds,
-        samples_per_second=seen / max(seconds - keeper.seconds, 1e-9),
-        trainable_parameters=sum(value.numel() for value in parameters.values()),
-        peak_memory_mb=peak_memory_mb(victim.device),
-    )
+    with contextlib.ExitStack() as stack:
+        for member in members:
+            member.run.victim.train()
+            stack.callback(member.run.victim.eval)
+        # Only a victim that takes transformers' own pass draws from the global generators, and it is alone.
+        stack.enter_context(seeded(derived_seed(tasks[0].seed, "dropout"), device))
+        active = members
+        while active:
+            for part in passes.of(active):
+                for member in part:
+                    member.step()
+            _look([member for member in active if member.error is None and member.keeper.due])
+            active = [member for member in active if not member.done]
+            if progress is not None:
+                progress(sum(member.run.step for member in members), steps)
+    for member in members:
+        results[member.place] = member.finish(len(members), time.perf_counter() - began)
+    return results
 
 
-def _step(run: Run, batch: Batch, optimizer: torch.optim.Optimizer, hooks: Sequence[Hook], losses: _Losses) -> None:
-    loss = run.loss(batch)
-    loss.backward()
-    for hook in hooks:
-        hook.on_gradients(run, batch)
-    nn.utils.clip_grad_norm_(list(run.parameters.values()), MAX_GRADIENT_NORM)
-    factor = linear_factor(run.step, run.steps, round(run.victim.spec.warmup_epochs * run.steps_per_epoch))
-    for group in optimizer.param_groups:
-        group["lr"] = factor * group["initial_lr"]
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    run.step += 1
-    losses.add(loss.detach(), run.step)
+def _members(tasks: Sequence[Task]) -> tuple[list[Member], list[TrainingLog | CellError]]:
+    """Return the members that can begin, and a result for each task: so far the error of one that cannot."""
+    victims = [task.victim for task in tasks]
+    joint = JointModel(victims) if kind_of(victims[0]) is not None else None
+    members, results = [], []
+    for place, task in enumerate(tasks):
+        error = CellError("This training has not ended.", "Report it.")
+        try:
+            members.append(Member(task, place, joint))
+        except CellError as refused:
+            error = refused
+        results.append(error)
+    return members, results
+
+
+class Member:
+    """One training of a gang."""
+
+    def __init__(self, task: Task, place: int, joint: JointModel | None) -> None:
+        victim = task.victim
+        spec, parameters = victim.spec, victim.trainable()
+        if not task.examples:
+            raise CellError("There are no training rows.", "Give at least one.")
+        if not parameters:
+            raise CellError(f"No parameter of model {spec.name!r} trains.", "Unfreeze some in the defense's wrap.")
+        self.data, held_out = victim.encode(task.examples), victim.encode(task.selection)
+        per_epoch = math.ceil(len(self.data) / spec.batch_size)
+        steps = min(per_epoch * spec.epochs, spec.max_steps or per_epoch * spec.epochs)
+        epochs = math.ceil(steps / per_epoch)
+        self.run = Run(victim, parameters, steps, epochs, per_epoch, spec.batch_size, joint=joint, member=place)
+        self.run.streams = streams(task.seed, victim.device)
+        self.place, self.hooks = place, tuple(task.hooks)
+        # Hooks are told apart by identity: a third party's may not be hashable.
+        self.riding = {id(hook) for hook in self.hooks if hasattr(hook, "ride")} if joint and joint.stackable else set()
+        self.optimizer = _optimizer(self.run)
+        self.keeper = Keeper(self.run, held_out, looks(steps, per_epoch, spec.evaluations))
+        self.losses = Losses()
+        self.upcoming = _batches(self.run, self.data, task.seed)
+        self.loss: Tensor | None = None
+        self.batch: Batch | None = None
+        self.rides: list[tuple[Hook, Batch]] = []
+        self.references: dict[int, tuple[Tensor, list[Tensor | None]]] = {}
+        self.error: CellError | None = None
+        self.look_seconds = 0.0
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.error is not None or self.run.step == self.run.steps
+
+    @property
+    def batches_of_step(self) -> list[Batch]:
+        """The batches that the next step reads."""
+        return [self.batch, *(batch for _, batch in self.rides)]
+
+    def draw(self) -> None:
+        """Draw the batches of the next step: the training batch and those that ride along."""
+        self.batch, self.references = next(self.upcoming), {}
+        self.rides = [(hook, hook.ride(self.run)) for hook in self.hooks if id(hook) in self.riding]
+
+    def step(self) -> None:
+        """Make one optimizer step from the gradients of the last pass; an error stays with this member."""
+        run = self.run
+        for hook in self.hooks:
+            if id(hook) in self.references:
+                hook.on_references(run, *self.references[id(hook)])
+            else:
+                hook.on_gradients(run, self.batch)
+        nn.utils.clip_grad_norm_(list(run.parameters.values()), MAX_GRADIENT_NORM)
+        factor = linear_factor(run.step, run.steps, round(run.victim.spec.warmup_epochs * run.steps_per_epoch))
+        for group in self.optimizer.param_groups:
+            group["lr"] = factor * group["initial_lr"]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        run.step += 1
+        try:
+            self.losses.add(self.loss, run.step)
+            if run.step % run.steps_per_epoch == 0 or run.step == run.steps:
+                self.losses.close_epoch()
+            if self.keeper.due:
+                self.losses.check()
+        except CellError as error:
+            self.error = error
+
+    def finish(self, gang: int, seconds: float) -> TrainingLog | CellError:
+        """Return the log, with the best weights restored, or the error."""
+        if self.error is not None:
+            return self.error
+        self.keeper.restore()
+        run, rows = self.run, len(self.data)
+        seen = (run.steps // run.steps_per_epoch) * rows + (run.steps % run.steps_per_epoch) * run.batch_size
+        return TrainingLog(
+            steps=run.steps,
+            epochs=run.epochs,
+            losses=tuple(self.losses.epochs),
+            selection=tuple(self.keeper.accuracies),
+            selected_at=tuple(self.keeper.steps),
+            best=self.keeper.best,
+            seconds=seconds / gang,
+            samples_per_second=seen / max(seconds / gang - self.look_seconds, 1e-9),
+            trainable_parameters=sum(value.numel() for value in run.parameters.values()),
+            peak_memory_mb=peak_memory_mb(run.victim.device),
+            gang=gang,
+            unpadded=run.joint is not None,
+        )
+
+
+def _look(members: Sequence[Member]) -> None:
+    """Evaluate the selection rows of the members for whom it is time, in one pass where they have one."""
+    if not members:
+        return
+    began = time.perf_counter()
+    joint = members[0].run.joint
+    if len(members) == 1:
+        (member,) = members
+        member.keeper.take(member.run.victim.accuracy(member.keeper.held_out))
+    else:
+        held_out = {member.place: member.keeper.held_out for member in members}
+        found = joint.probabilities(held_out, members[0].run.victim.prediction_batch)
+        for member in members:
+            right = found[member.place].argmax(-1) == member.keeper.held_out.labels.numpy()
+            member.keeper.take(float(right.mean()))
+    for member in members:
+        member.look_seconds += (time.perf_counter() - began) / len(members)
 
 
 def _batches(run: Run, data: Encoded, seed: int) -> Iterator[Batch]:
@@ -186,96 +252,3 @@ def _optimizer(run: Run) -> torch.optim.Optimizer:
     groups = [{"params": list(run.parameters.values()), "initial_lr": rate}]
     fused = run.victim.device.type in ("cpu", "cuda")
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, fused=fused)
-
-
-@dataclass
-class _Losses:
-    """The losses of a training, left on the device until an epoch closes or they are checked."""
-
-    pending: list[Tensor] = field(default_factory=list)
-    epochs: list[float] = field(default_factory=list)
-    step: int = 0
-    checked: int = 0
-
-    def add(self, loss: Tensor, step: int) -> None:
-        """Take the loss of a step, counted from 1."""
-        self.pending.append(loss)
-        self.step = step
-        if loss.device.type == "cpu" or step % FINITE_EVERY == 0:
-            self.check()
-
-    def check(self) -> None:
-        """Raise CellError when a loss since the last check is not finite."""
-        fresh = self.pending[self.checked :]
-        values = torch.stack(fresh).tolist() if fresh else []
-        for place, value in enumerate(values):
-            if not math.isfinite(value):
-                step = self.step - len(values) + 1 + place
-                problem = f"The training loss became {value} at step {step}."
-                raise CellError(problem, "Lower the learning rate, or use fp32.")
-        self.checked = len(self.pending)
-
-    def close_epoch(self) -> None:
-        """Turn what is pending into the mean loss of one epoch."""
-        self.check()
-        self.epochs.append(float(torch.stack(self.pending).mean()))
-        self.pending.clear()
-        self.checked = 0
-
-
-@dataclass
-class _Keeper:
-    """Looks at the clean selection rows and keeps the best trained tensors."""
-
-    run: Run
-    held_out: Encoded
-    at: frozenset[int]
-    accuracies: list[float] = field(default_factory=list)
-    steps: list[int] = field(default_factory=list)
-    best: int | None = None
-    kept: dict[str, Tensor] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def look(self, losses: _Losses) -> None:
-        """Evaluate when it is time, and keep the tensors when they are strictly better than any before."""
-        if self.run.step not in self.at or not len(self.held_out):
-            return
-        losses.check()
-        began = time.perf_counter()
-        accuracy = self.run.victim.accuracy(self.held_out)
-        if self.best is None or accuracy > self.accuracies[self.best]:
-            self.best = len(self.accuracies)
-            self.kept = {name: value.detach().clone() for name, value in self.run.parameters.items()}
-        self.accuracies.append(accuracy)
-        self.steps.append(self.run.step)
-        self.seconds += time.perf_counter() - began
-
-    def restore(self) -> None:
-        """Put the kept tensors back."""
-        with torch.no_grad():
-            for name, value in self.kept.items():
-                self.run.parameters[name].copy_(value)
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the generators that dropout draws from, on the CPU and on `device`, and give their state back afterwards."""
-    cuda = [device.index if device.index is not None else torch.cuda.current_device()] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
-        torch.default_generator.manual_seed(seed)
-        for index in cuda:
-            with torch.cuda.device(index):
-                torch.cuda.manual_seed(seed)
-        yield
-
-
-def _reset_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Return the peak memory in MiB: on a GPU since the last reset, else resident in this process since it began."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

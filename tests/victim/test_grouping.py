@@ -38,7 +38,7 @@ def test_no_other_partition_of_seven_rows_is_cheaper() -> None:
 
 
 def test_grouped_and_whole_batches_have_the_same_loss_and_gradients(tmp_path_factory: pytest.TempPathFactory) -> None:
-    from bench.victim.training import Run
+    from bench.victim.run import Run
 
     victim = tiny_victim(tmp_path_factory, "bert")
     texts = ["good film " * n for n in (1, 1, 1, 2, 14, 14, 14, 13)] * 4

@@ -8,7 +8,8 @@ import torch
 from bench.core.errors import CellError
 from bench.core.example import Example
 from bench.victim.lora import attach_lora
-from bench.victim.training import linear_factor, looks, train
+from bench.victim.run import linear_factor, looks
+from bench.victim.training import train
 
 
 class Recorder:

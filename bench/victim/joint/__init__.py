@@ -1,0 +1,1 @@
+"""Several victims in one pass over unpadded tokens: frozen weights are shared, trained ones have a member axis."""
