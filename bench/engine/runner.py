@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.core.errors import BenchError
+from bench.engine import gangs
 from bench.engine.executors import Executor, Outcome
 from bench.engine.plan import Plan
 from bench.engine.records import done_record, error_of, failed_record, read_record, record_path, write_record
+from bench.engine.schedule import Schedule
 from bench.engine.stages import WEIGHTS, CellStages, Stage, with_ancestors
 from bench.engine.store import Store
 
@@ -55,7 +57,7 @@ class Runner:
         self.keep_weights, self.retry_failed, self.listen = keep_weights, retry_failed, listener
         self.store = Store(out / "store")
         self.report = Report(cells=len(plan.cells))
-        self._failed: dict[str, Mapping[str, Any]] = {}
+        self._schedule = Schedule({}, ())
         self._written: set[str] = set()
 
     def todo(self) -> Todo:
@@ -90,30 +92,37 @@ class Runner:
         self.report.to_execute = len(todo.stages)
         self.listen("plan", self.report)
         self._record_impossible()
-        waiting = {key: {p.key for p in s.parents.values() if p.key in todo.stages} for key, s in todo.stages.items()}
-        children: dict[str, list[str]] = {}
-        for key, stage in todo.stages.items():
-            for parent in stage.parents.values():
-                children.setdefault(parent.key, []).append(key)
-        uses = {key: len(children.get(key, [])) for key in children}
-        ready = deque(key for key, parents in waiting.items() if not parents)
-        running: set[str] = set()
+        self._schedule = schedule = Schedule(todo.stages, gangs.tasks(self.plan.unique()) if todo.stages else ())
+        uses = Counter(parent.key for stage in todo.stages.values() for parent in stage.parents.values())
         cells = self._cells_by_stage(todo)
         for key in [key for key, stages in todo.cells.items() if all(s.key not in todo.stages for s in stages.last())]:
             self._finish_cell(key, todo.cells[key])
-        while ready or running:
-            while ready and len(running) < executor.slots:
-                key = ready.popleft()
-                self.listen("start", todo.stages[key])
-                running.add(key)
-                executor.submit(todo.stages[key].payload())
+        running: dict[str, int] = {}  # stage -> number of its task
+        while self._start(executor, schedule, running) or running:
             for outcome in executor.finished():
-                running.discard(outcome.key)
-                for settled in self._take(outcome, todo, waiting, children, ready):
+                running.pop(outcome.key)
+                for settled in self._take(outcome, schedule):
                     self._release_parents(todo.stages[settled], uses)
                     for cell in cells.get(settled, ()):
                         self._try_cell(cell, todo.cells[cell])
         return self.report
+
+    def _start(self, executor: Executor, schedule: Schedule, running: dict[str, int]) -> bool:
+        """Hand out tasks while there are slots; tell whether there is anything to wait for or to hand out."""
+        started = False
+        while len(set(running.values())) < executor.slots:
+            stages = schedule.take()
+            if stages is None:
+                if running or not schedule.break_up():
+                    break
+                continue
+            number = max(running.values(), default=0) + 1
+            for stage in stages:
+                self.listen("start", stage)
+                running[stage.key] = number
+            executor.submit(tuple(stage.payload() for stage in stages))
+            started = True
+        return started
 
     def _cells_by_stage(self, todo: Todo) -> dict[str, list[str]]:
         cells: dict[str, list[str]] = {}
@@ -122,31 +131,22 @@ class Runner:
                 cells.setdefault(stage.key, []).append(key)
         return cells
 
-    def _take(self, outcome: Outcome, todo: Todo, waiting: dict, children: dict, ready: deque) -> list[str]:
+    def _take(self, outcome: Outcome, schedule: Schedule) -> list[str]:
         """Return the stages that an outcome settles: itself, and all that can no longer be built."""
-        stage = todo.stages[outcome.key]
+        stage = schedule.stages[outcome.key]
         if outcome.error is not None:
             self.listen("failed", (stage, outcome.error))
-            return self._fail(stage.key, outcome.error, children)
+            return schedule.fail(stage.key, outcome.error)
         self.report.executed += 1
         self.listen("done", stage)
-        for child in children.get(stage.key, ()):
-            waiting[child].discard(stage.key)
-            if not waiting[child] and child not in self._failed:
-                # Children first: the weights that they read can then be released early.
-                ready.appendleft(child)
+        schedule.done(stage.key)
         return [stage.key]
-
-    def _fail(self, key: str, error: Mapping[str, Any], children: dict) -> list[str]:
-        if key in self._failed:
-            return []
-        self._failed[key] = error
-        return [key, *(lost for child in children.get(key, ()) for lost in self._fail(child, error, children))]
 
     def _try_cell(self, key: str, stages: CellStages) -> None:
         if key in self._written:
             return
-        broken = next((self._failed[s.key] for s in stages.last() if s.key in self._failed), None)
+        failed = self._schedule.failed
+        broken = next((failed[stage.key] for stage in stages.last() if stage.key in failed), None)
         if broken is not None:
             self._write(key, failed_record(self.plan.cells[key], stages, self.environment, broken))
         elif all(self.store.has(stage.key) for stage in stages.last()):
@@ -176,7 +176,7 @@ class Runner:
         else:
             self.report.failed[key] = f"{record['error']['message']} {record['error']['remedy']}".strip()
 
-    def _release_parents(self, stage: Stage, uses: dict[str, int]) -> None:
+    def _release_parents(self, stage: Stage, uses: Counter[str]) -> None:
         for parent in stage.parents.values():
             uses[parent.key] -= 1
             if uses[parent.key] == 0 and parent.kind in WEIGHTS and not self.keep_weights:

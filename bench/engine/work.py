@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,19 @@ def execute(payload: Mapping[str, Any], root: Path, machine: Machine) -> dict[st
             "device": machine.device,
         }
         return store.finish(payload["key"], aside, manifest)
+
+
+def execute_gang(
+    payloads: Sequence[Mapping[str, Any]], root: Path, machine: Machine
+) -> list[dict[str, Any] | Exception]:
+    """Build several stages in one worker; return, in their order, the manifest of each or the error it ended with."""
+    built: list[dict[str, Any] | Exception] = []
+    for payload in payloads:
+        try:
+            built.append(execute(payload, root, machine))
+        except Exception as error:
+            built.append(error)
+    return built
 
 
 def _worker(kind: str) -> Callable[[Job], dict[str, Any]]:

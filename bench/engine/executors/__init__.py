@@ -1,10 +1,13 @@
-"""Where stages run: in this process, or in worker processes on this machine."""
+"""Where stages run: in this process, in worker processes on this machine, on a Ray cluster, or as Slurm jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+# One or more stages for one worker: one is built alone, several are built as a gang.
+Task = tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -17,15 +20,15 @@ class Outcome:
 
 
 class Executor(Protocol):
-    """Runs stages whose parents are done."""
+    """Runs tasks whose stages have all their parents done."""
 
     slots: int
 
-    def submit(self, payload: dict[str, Any]) -> None:
-        """Take a stage; at most `slots` are given at a time."""
+    def submit(self, task: Task) -> None:
+        """Take a task; at most `slots` are given at a time."""
 
     def finished(self) -> Iterator[Outcome]:
-        """Wait until at least one stage is finished and return what is."""
+        """Wait until at least one task is finished; return an outcome for every stage of those that are."""
 
     def close(self) -> None:
-        """Stop the workers; running stages are given up and leave nothing behind."""
+        """Stop the workers; running tasks are given up and leave nothing behind."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from bench.engine.executors import Outcome
+from bench.engine.executors import Outcome, Task
 from bench.engine.executors.inline import attempt
 from bench.engine.work import Machine
 
@@ -32,9 +32,9 @@ def _initialise(environment: dict[str, str], devices: Any) -> None:
         os.environ["BENCH_WORKER_DEVICE"] = devices.get()
 
 
-def _attempt(payload: dict[str, Any], root: Path, machine: Machine) -> Outcome:
+def _attempt(task: Task, root: Path, machine: Machine) -> list[Outcome]:
     device = os.environ.get("BENCH_WORKER_DEVICE", machine.device)
-    return attempt(payload, root, Machine(machine.data_dir, device))
+    return attempt(task, root, Machine(machine.data_dir, device))
 
 
 class LocalExecutor:
@@ -42,8 +42,8 @@ class LocalExecutor:
 
     def __init__(self, root: Path, machine: Machine, workers: int, devices: Sequence[str] = ()) -> None:
         self.root, self.machine, self.slots, self.devices = root, machine, workers, tuple(devices)
-        self._running: dict[Future, dict[str, Any]] = {}
-        self._lost: list[dict[str, Any]] = []
+        self._running: dict[Future, Task] = {}
+        self._lost: list[Task] = []
         self._saved = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
         os.environ.update(WORKER_ENVIRONMENT)  # read by the workers when they start
         self._pool = self._new_pool(workers)
@@ -56,23 +56,23 @@ class LocalExecutor:
                 queue.put(self.devices[number % len(self.devices)])
         return ProcessPoolExecutor(workers, context, _initialise, (WORKER_ENVIRONMENT, queue))
 
-    def submit(self, payload: dict[str, Any]) -> None:
-        """Hand the stage to a free worker."""
+    def submit(self, task: Task) -> None:
+        """Hand the task to a free worker."""
         try:
-            self._running[self._pool.submit(_attempt, payload, self.root, self.machine)] = payload
+            self._running[self._pool.submit(_attempt, task, self.root, self.machine)] = task
         except BrokenProcessPool:  # a worker has died since the last look
-            self._lost.append(payload)
+            self._lost.append(task)
 
     def finished(self) -> Iterator[Outcome]:
-        """Wait for the next stage to end and return it, with any that ended besides."""
+        """Wait for the next task to end; return its outcomes and those of any that ended besides."""
         done, _ = wait(self._running, return_when=FIRST_COMPLETED)
         outcomes = []
         for future in done:
-            payload = self._running.pop(future)
+            task = self._running.pop(future)
             try:
-                outcomes.append(future.result())
+                outcomes += future.result()
             except BrokenProcessPool:
-                self._lost.append(payload)
+                self._lost.append(task)
         if self._lost:
             outcomes += self._recover()
         return iter(outcomes)
@@ -82,14 +82,14 @@ class LocalExecutor:
         lost = [*self._lost, *self._running.values()]
         self._lost, self._running = [], {}
         self._pool.shutdown(wait=False, cancel_futures=True)
-        outcomes = [self._alone(payload) for payload in lost]
+        outcomes = [outcome for task in lost for payload in task for outcome in self._alone(payload)]
         self._pool = self._new_pool(self.slots)
         return outcomes
 
-    def _alone(self, payload: dict[str, Any]) -> Outcome:
+    def _alone(self, payload: Mapping[str, Any]) -> list[Outcome]:
         self._pool = self._new_pool(1)
         try:
-            return self._pool.submit(_attempt, payload, self.root, self.machine).result()
+            return self._pool.submit(_attempt, (payload,), self.root, self.machine).result()
         except BrokenProcessPool:
             error = {
                 "type": "WorkerDied",
@@ -98,7 +98,7 @@ class LocalExecutor:
                 "stage": payload["kind"],
                 "traceback": None,
             }
-            return Outcome(payload["key"], None, error)
+            return [Outcome(payload["key"], None, error)]
         finally:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
