@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from bench.core.spec import Cell
 from bench.engine.artifacts import read_arrays, read_meta
 from bench.engine.chain import links_of
 from bench.engine.stages import CellStages, with_ancestors
-from bench.engine.store import Store, StoreError, write_json
+from bench.engine.store import DAMAGED, LostError, Store, StoreError, unwritable, write_json
 
 SCHEMA_VERSION = 1
 
@@ -37,7 +38,9 @@ def read_record(path: Path) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise StoreError(f"Record {path.name} is damaged.", "Delete it and run again.") from error
-    if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
+    if not isinstance(record, dict) or record.get("key") != path.stem or not {"status", "stages"} <= record.keys():
+        raise StoreError(f"Record {path.name} is damaged.", "Delete it and run again.")
+    if record.get("schema_version") != SCHEMA_VERSION:
         raise StoreError(f"Record {path.name} is of another version.", "Delete it and run again.")
     return record
 
@@ -49,9 +52,29 @@ def write_record(out: Path, record: Mapping[str, Any]) -> None:
     write_json(path, record)
 
 
+def set_aside_record(path: Path, store: Store) -> None:
+    """Move a damaged record out of the way; `bench clean` frees it."""
+    aside = store.root / DAMAGED / f"{path.name}.{uuid.uuid4().hex}"
+    try:
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(aside)
+    except OSError as error:
+        raise unwritable(f"Record {path.name}", error) from error
+
+
+def comparable(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a record repeats bit for bit on a CPU: all but seconds, rates, memory and environment."""
+    kept = {name: value for name, value in record.items() if name not in ("environment", "cost")}
+    cost = record.get("cost") or {}
+    return {
+        **kept,
+        "cost": {name: cost.get(name) for name in ("trainable_parameters", "selection_accuracies", "steps")},
+    }
+
+
 def done_record(cell: Cell, stages: CellStages, store: Store, environment: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record of a cell whose stages are all in the store."""
-    predictions = read_arrays(store.open(stages.evaluate.key) / "predictions.npz")
+    predictions = read_arrays(store.file(stages.evaluate.key, "predictions.npz"))
     flags = _flags(stages, store)
     load, poison = _meta(store, stages.load), _meta(store, stages.poison)
     return {
@@ -147,7 +170,7 @@ def _measured(
 
 def _flags(stages: CellStages, store: Store) -> dict[str, np.ndarray] | None:
     """Return the flags of the detector; of several in a chain, an example is flagged if any of them flags it."""
-    found = [read_arrays(store.open(stage.key) / "flags.npz") for stage in stages.detect]
+    found = [read_arrays(store.file(stage.key, "flags.npz")) for stage in stages.detect]
     if len(found) < 2:
         return found[0] if found else None
     return {part: np.max([flags[part] for flags in found], axis=0) for part in ("clean", "poisoned")}
@@ -164,7 +187,7 @@ def _rates(pair: tuple[np.ndarray, np.ndarray], labels: np.ndarray, rows: np.nda
 
 
 def _meta(store: Store, stage: Any) -> dict[str, Any]:
-    return read_meta(store.folder(stage.key))
+    return read_meta(store.file(stage.key, "meta.json").parent)
 
 
 def _decided(stages: CellStages, store: Store) -> list[dict[str, Any]]:
@@ -190,7 +213,9 @@ def _knowledge(stages: CellStages, store: Store) -> dict[str, int]:
 def _cost(stages: CellStages, store: Store) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     for stage in with_ancestors(stages.last()):
-        manifest = store.manifest(stage.key) or {"seconds": 0.0}
+        manifest = store.manifest(stage.key)
+        if manifest is None:
+            raise LostError(stage.key, f"Stage {stage.key} is not in the store.")
         seconds[stage.kind] = seconds.get(stage.kind, 0.0) + manifest["seconds"]
     victim = stages.victim
     while victim.kind != "train":
@@ -205,6 +230,7 @@ def _cost(stages: CellStages, store: Store) -> dict[str, Any]:
         "samples_per_second": log["samples_per_second"],
         "selection_accuracies": log["selection"],
         "steps": log["steps"],
+        "batches_cut": max(_meta(store, stage).get("batches_cut", 1) for stage in with_ancestors(stages.last())),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,10 +13,21 @@ from bench.core.errors import BenchError
 from bench.engine import gangs
 from bench.engine.executors import Executor, Outcome
 from bench.engine.plan import Plan
-from bench.engine.records import done_record, error_of, failed_record, read_record, record_path, write_record
+from bench.engine.records import (
+    done_record,
+    error_of,
+    failed_record,
+    read_record,
+    record_path,
+    set_aside_record,
+    write_record,
+)
 from bench.engine.schedule import Schedule
 from bench.engine.stages import WEIGHTS, CellStages, Stage, with_ancestors
-from bench.engine.store import Store
+from bench.engine.store import LostError, Store, StoreError, UnwritableError
+
+REBUILDS = 3  # how often one stage or cell may find something lost before it fails
+SHORT, LONG = 0.1, 5.0  # seconds between looks at a stage that another run is building: doubled from one to the other
 
 
 @dataclass
@@ -27,6 +39,12 @@ class Report:
     cells: int = 0
     done: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    stopped: bool = False  # on request, before everything was done
+
+    @property
+    def left(self) -> int:
+        """Return the number of cells without a record."""
+        return self.cells - self.done - len(self.failed)
 
 
 @dataclass
@@ -59,12 +77,21 @@ class Runner:
         self.report = Report(cells=len(plan.cells))
         self._schedule = Schedule({}, ())
         self._written: set[str] = set()
+        self._cells: dict[str, list[str]] = {}  # stage -> cells that may be finished once it is settled
+        self._uses: Counter[str] = Counter()  # stage -> stages still to come that read it
+        self._lost: Counter[str] = Counter()  # stage or cell -> how often it found something lost
+        self._looks: Counter[str] = Counter()  # stage -> how often another run was found building it
+        self._stuck: str | None = None
+
+    def stop(self) -> None:
+        """Hand out nothing more: `run` returns once the tasks that are running are finished."""
+        self.report.stopped = True
 
     def todo(self) -> Todo:
         """Return what is missing: walked back from the records, so that a finished cell needs nothing."""
         todo = Todo()
         for key, stages in self.plan.stages.items():
-            record = read_record(record_path(self.out, self.plan.cells[key]))
+            record = self._read(record_path(self.out, self.plan.cells[key]))
             if record is not None and self._stands(record, stages):
                 self._count(key, record)
                 continue
@@ -72,6 +99,13 @@ class Runner:
             for stage in stages.last():
                 self._need(stage, todo)
         return todo
+
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        try:
+            return read_record(path)
+        except StoreError:
+            set_aside_record(path, self.store)
+            return None
 
     def _stands(self, record: Mapping[str, Any], stages: CellStages) -> bool:
         # A record stands while it was made by the very stages that would make it now.
@@ -88,74 +122,109 @@ class Runner:
         todo.stages[stage.key] = stage
 
     def run(self, executor: Executor, todo: Todo) -> Report:
-        """Build what is missing and write the records; one failure leaves its siblings alone."""
+        """Build what is missing and write the records; one failure leaves its siblings alone.
+
+        Raises:
+            UnwritableError: the disk is full or read-only; what was running has been finished.
+        """
         self.report.to_execute = len(todo.stages)
         self.listen("plan", self.report)
         self._record_impossible()
-        self._schedule = schedule = Schedule(todo.stages, gangs.tasks(self.plan.unique()) if todo.stages else ())
-        uses = Counter(parent.key for stage in todo.stages.values() for parent in stage.parents.values())
-        cells = self._cells_by_stage(todo)
-        for key in [key for key, stages in todo.cells.items() if all(s.key not in todo.stages for s in stages.last())]:
-            self._finish_cell(key, todo.cells[key])
-        running: dict[str, int] = {}  # stage -> number of its task
-        while self._start(executor, schedule, running) or running:
-            for outcome in executor.finished():
-                running.pop(outcome.key)
-                for settled in self._take(outcome, schedule):
-                    self._release_parents(todo.stages[settled], uses)
-                    for cell in cells.get(settled, ()):
-                        self._try_cell(cell, todo.cells[cell])
-        return self.report
-
-    def _start(self, executor: Executor, schedule: Schedule, running: dict[str, int]) -> bool:
-        """Hand out tasks while there are slots; tell whether there is anything to wait for or to hand out."""
-        started = False
-        while len(set(running.values())) < executor.slots:
-            stages = schedule.take()
-            if stages is None:
-                if running or not schedule.break_up():
-                    break
-                continue
-            number = max(running.values(), default=0) + 1
-            for stage in stages:
-                self.listen("start", stage)
-                running[stage.key] = number
-            executor.submit(tuple(stage.payload() for stage in stages))
-            started = True
-        return started
-
-    def _cells_by_stage(self, todo: Todo) -> dict[str, list[str]]:
-        cells: dict[str, list[str]] = {}
+        self._schedule = Schedule(todo.stages, gangs.tasks(self.plan.unique()) if todo.stages else ())
+        self._uses.update(parent.key for stage in todo.stages.values() for parent in stage.parents.values())
         for key, stages in todo.cells.items():
             for stage in stages.last():
-                cells.setdefault(stage.key, []).append(key)
-        return cells
+                self._cells.setdefault(stage.key, []).append(key)
+        for key in todo.cells:
+            self._try_cell(key)
+        running: dict[str, int] = {}  # stage -> number of its task
+        while self._start(executor, running):
+            free = len(set(running.values())) < executor.slots
+            for outcome in executor.finished(self._schedule.pause() if free else None):
+                running.pop(outcome.key)
+                for settled in self._take(outcome):
+                    self._release_parents(self._schedule.stages[settled])
+                    for cell in self._cells.get(settled, ()):
+                        self._try_cell(cell)
+        if self._stuck is not None:
+            raise UnwritableError(self._stuck, "Free disk space or name another --out, and run again.")
+        return self.report
 
-    def _take(self, outcome: Outcome, schedule: Schedule) -> list[str]:
+    def _start(self, executor: Executor, running: dict[str, int]) -> bool:
+        """Hand out tasks while there are slots; tell whether the run goes on."""
+        schedule = self._schedule
+        while not self.report.stopped and self._stuck is None and len(set(running.values())) < executor.slots:
+            stages = schedule.take()
+            if stages is not None:
+                number = max(running.values(), default=0) + 1
+                for stage in stages:
+                    self.listen("start", stage)
+                    running[stage.key] = number
+                executor.submit(tuple(stage.payload() for stage in stages))
+            elif running or not schedule.break_up():
+                pause = schedule.pause()
+                if running or pause is None:
+                    break
+                time.sleep(min(pause, SHORT))  # all that is left is in the hands of another run
+        return bool(running)
+
+    def _take(self, outcome: Outcome) -> list[str]:
         """Return the stages that an outcome settles: itself, and all that can no longer be built."""
+        schedule = self._schedule
         stage = schedule.stages[outcome.key]
+        if outcome.stuck is not None:
+            self._stuck = outcome.stuck
+            return []
+        if outcome.busy:
+            self._looks[stage.key] += 1
+            schedule.later(stage.key, min(LONG, SHORT * 2 ** min(self._looks[stage.key], 10)))
+            return []
+        if outcome.lost is not None and self._rebuild(outcome.lost, stage.key, [stage]):
+            return []
         if outcome.error is not None:
-            self.listen("failed", (stage, outcome.error))
-            return schedule.fail(stage.key, outcome.error)
-        self.report.executed += 1
-        self.listen("done", stage)
+            error = schedule.failed.get(outcome.lost or "", outcome.error)
+            self.listen("failed", (stage, error))
+            return schedule.fail(stage.key, error)
+        self.report.executed += not outcome.found
+        self.listen("found" if outcome.found else "done", stage)
         schedule.done(stage.key)
         return [stage.key]
 
-    def _try_cell(self, key: str, stages: CellStages) -> None:
+    def _rebuild(self, lost: str, finder: str, below: list[Stage]) -> bool:
+        """Schedule a lost stage again before its finder, a stage or a cell; tell whether there is a point in it."""
+        self._lost[finder] += 1
+        if self._lost[finder] > REBUILDS or lost in self._schedule.failed:
+            return False
+        again = Todo()
+        self._need(next(stage for stage in with_ancestors(below) if stage.key == lost), again)
+        missing = {key: stage for key, stage in again.stages.items() if not self._schedule.is_due(key)}
+        self._uses.update(parent.key for stage in missing.values() for parent in stage.parents.values())
+        self.report.to_execute += len(missing)
+        self.listen("again", list(missing.values()))
+        self._schedule.again(finder if finder in self._schedule.stages else None, missing)
+        return True
+
+    def _try_cell(self, key: str) -> None:
+        """Write the record of a cell if all its stages are settled."""
+        stages, failed = self.plan.stages[key], self._schedule.failed
         if key in self._written:
             return
-        failed = self._schedule.failed
         broken = next((failed[stage.key] for stage in stages.last() if stage.key in failed), None)
         if broken is not None:
             self._write(key, failed_record(self.plan.cells[key], stages, self.environment, broken))
-        elif all(self.store.has(stage.key) for stage in stages.last()):
+        elif not any(self._schedule.is_due(stage.key) for stage in stages.last()):
             self._finish_cell(key, stages)
 
     def _finish_cell(self, key: str, stages: CellStages) -> None:
         cell = self.plan.cells[key]
         try:
             record = done_record(cell, stages, self.store, self.environment)
+        except LostError as error:
+            if self._rebuild(error.key, key, list(stages.last())):
+                self._cells.setdefault(error.key, []).append(key)
+                return
+            reason = self._schedule.failed.get(error.key, error_of(error, "record"))
+            record = failed_record(cell, stages, self.environment, reason)
         except BenchError as error:
             record = failed_record(cell, stages, self.environment, error_of(error, "record"))
         self._write(key, record)
@@ -176,8 +245,8 @@ class Runner:
         else:
             self.report.failed[key] = f"{record['error']['message']} {record['error']['remedy']}".strip()
 
-    def _release_parents(self, stage: Stage, uses: Counter[str]) -> None:
+    def _release_parents(self, stage: Stage) -> None:
         for parent in stage.parents.values():
-            uses[parent.key] -= 1
-            if uses[parent.key] == 0 and parent.kind in WEIGHTS and not self.keep_weights:
+            self._uses[parent.key] -= 1
+            if self._uses[parent.key] == 0 and parent.kind in WEIGHTS and not self.keep_weights:
                 self.store.release(parent.key)

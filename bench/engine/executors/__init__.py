@@ -12,11 +12,15 @@ Task = tuple[Mapping[str, Any], ...]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one stage: its manifest, or the error as it stands in a record."""
+    """What became of one stage: its manifest, or the error as it stands in a record, or why neither is there yet."""
 
     key: str
-    manifest: dict[str, Any] | None
+    manifest: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
+    found: bool = False  # the stage was in the store already: another worker has built it
+    busy: bool = False  # another worker is building it
+    lost: str | None = None  # the parent that has to be built again first
+    stuck: str | None = None  # why nothing can be written: the run has to stop
 
 
 class Executor(Protocol):
@@ -27,8 +31,8 @@ class Executor(Protocol):
     def submit(self, task: Task) -> None:
         """Take a task; at most `slots` are given at a time."""
 
-    def finished(self) -> Iterator[Outcome]:
-        """Wait until at least one task is finished; return an outcome for every stage of those that are."""
+    def finished(self, seconds: float | None = None) -> Iterator[Outcome]:
+        """Wait for a task to finish, at most so many seconds; return an outcome for every stage of those that have."""
 
     def close(self) -> None:
         """Stop the workers; running tasks are given up and leave nothing behind."""
