@@ -10,6 +10,7 @@ start within the same instant build one stage; the first rename into the store s
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import functools
@@ -29,6 +30,8 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 # Signs of life as seen from here, on this machine's own clock: path -> what was seen, and when first.
 _seen: dict[str, tuple[tuple[str, int], float]] = {}
+_beating: set[Path] = set()  # the files of the claims that this process holds
+_beater: tuple[int, threading.Thread] | None = None  # who gives their signs of life, and in which process
 
 
 @functools.cache
@@ -48,7 +51,6 @@ class Claim:
         self.sure = True  # whether the kernel vouches that nobody else is at work
         self._file: int | None = None
         self._token = uuid.uuid4().hex
-        self._stop = threading.Event()
 
     def take(self) -> bool:
         """Take the claim and tell whether it was free.
@@ -65,12 +67,12 @@ class Claim:
             return False
         self._file = file
         if not self.shared:
-            threading.Thread(target=self._beat, name="claim", daemon=True).start()
+            _alive(self.path)
         return True
 
     def drop(self) -> None:
         """Give the claim up."""
-        self._stop.set()
+        _beating.discard(self.path)
         file, self._file = self._file, None
         if file is not None:
             owner = None if self.shared else _owner(os.pread(file, 4096, 0))
@@ -132,12 +134,23 @@ class Claim:
         found = _owner(os.pread(file, 4096, 0))
         return found is not None and found["token"] == self._token
 
-    def _beat(self) -> None:
-        while not self._stop.wait(BEAT):
-            try:
-                os.utime(self.path)
-            except OSError:
-                return
+
+def _alive(path: Path) -> None:
+    """Give signs of life for a claim from now on, from one thread for all claims of this process."""
+    global _beater
+    _beating.add(path)
+    if _beater is None or _beater[0] != os.getpid() or not _beater[1].is_alive():
+        thread = threading.Thread(target=_beat, name="claims", daemon=True)
+        _beater = (os.getpid(), thread)
+        thread.start()
+
+
+def _beat() -> None:
+    while True:
+        time.sleep(BEAT)
+        for path in tuple(_beating):
+            with contextlib.suppress(OSError):
+                os.utime(path)
 
 
 def _owner(content: bytes) -> dict[str, Any] | None:

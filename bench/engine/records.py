@@ -73,7 +73,12 @@ def comparable(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def done_record(cell: Cell, stages: CellStages, store: Store, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of a cell whose stages are all in the store."""
+    """Return the record of a cell whose stages are all in the store.
+
+    Raises:
+        LostError: one of them is not, or not whole.
+    """
+    store = _ReadOnce(store.root)
     predictions = read_arrays(store.file(stages.evaluate.key, "predictions.npz"))
     flags = _flags(stages, store)
     load, poison = _meta(store, stages.load), _meta(store, stages.poison)
@@ -168,7 +173,7 @@ def _measured(
     }
 
 
-def _flags(stages: CellStages, store: Store) -> dict[str, np.ndarray] | None:
+def _flags(stages: CellStages, store: _ReadOnce) -> dict[str, np.ndarray] | None:
     """Return the flags of the detector; of several in a chain, an example is flagged if any of them flags it."""
     found = [read_arrays(store.file(stage.key, "flags.npz")) for stage in stages.detect]
     if len(found) < 2:
@@ -186,11 +191,32 @@ def _rates(pair: tuple[np.ndarray, np.ndarray], labels: np.ndarray, rows: np.nda
     }
 
 
-def _meta(store: Store, stage: Any) -> dict[str, Any]:
-    return read_meta(store.file(stage.key, "meta.json").parent)
+class _ReadOnce(Store):
+    """The store for the length of one record: each manifest and each meta.json is read and checked once."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._manifests: dict[str, dict[str, Any] | None] = {}
+        self._metas: dict[str, dict[str, Any]] = {}
+
+    def manifest(self, key: str) -> dict[str, Any] | None:
+        """Return the manifest of a stage as it was when first asked for."""
+        if key not in self._manifests:
+            self._manifests[key] = super().manifest(key)
+        return self._manifests[key]
+
+    def meta(self, key: str) -> dict[str, Any]:
+        """Return what a stage says of itself."""
+        if key not in self._metas:
+            self._metas[key] = read_meta(self.file(key, "meta.json").parent)
+        return self._metas[key]
 
 
-def _decided(stages: CellStages, store: Store) -> list[dict[str, Any]]:
+def _meta(store: _ReadOnce, stage: Any) -> dict[str, Any]:
+    return store.meta(stage.key)
+
+
+def _decided(stages: CellStages, store: _ReadOnce) -> list[dict[str, Any]]:
     """Return what the repairs of this cell decided on their own."""
     return [
         note
@@ -200,7 +226,7 @@ def _decided(stages: CellStages, store: Store) -> list[dict[str, Any]]:
     ]
 
 
-def _knowledge(stages: CellStages, store: Store) -> dict[str, int]:
+def _knowledge(stages: CellStages, store: _ReadOnce) -> dict[str, int]:
     total = {"method": 0, "selection": 0, "calibration": 0}
     for stage in with_ancestors(stages.last()):
         if "data" in stage.parents or "victim" in stage.parents or stage.kind == "filter":
@@ -210,7 +236,7 @@ def _knowledge(stages: CellStages, store: Store) -> dict[str, int]:
     return total
 
 
-def _cost(stages: CellStages, store: Store) -> dict[str, Any]:
+def _cost(stages: CellStages, store: _ReadOnce) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     for stage in with_ancestors(stages.last()):
         manifest = store.manifest(stage.key)
@@ -234,19 +260,19 @@ def _cost(stages: CellStages, store: Store) -> dict[str, Any]:
     }
 
 
-def _versions(stages: CellStages, store: Store) -> dict[str, str]:
+def _versions(stages: CellStages, store: _ReadOnce) -> dict[str, str]:
     found: dict[str, str] = {}
     for stage in with_ancestors(stages.last()):
         found |= _meta(store, stage).get("versions", {})
     return found
 
 
-def _device(stages: CellStages, store: Store) -> dict[str, str]:
+def _device(stages: CellStages, store: _ReadOnce) -> dict[str, str]:
     manifest = store.manifest(stages.evaluate.key)
     return {"device": manifest["device"] if manifest else "?"}
 
 
-def _cleansed(stages: CellStages, store: Store) -> dict[str, int] | None:
+def _cleansed(stages: CellStages, store: _ReadOnce) -> dict[str, int] | None:
     for stage in with_ancestors(stages.last()):
         if stage.kind == "cleanse":
             meta = _meta(store, stage)

@@ -143,9 +143,7 @@ class Runner:
             for outcome in executor.finished(self._schedule.pause() if free else None):
                 running.pop(outcome.key)
                 for settled in self._take(outcome):
-                    self._release_parents(self._schedule.stages[settled])
-                    for cell in self._cells.get(settled, ()):
-                        self._try_cell(cell)
+                    self._settle(settled)
         if self._stuck is not None:
             raise UnwritableError(self._stuck, "Free disk space or name another --out, and run again.")
         return self.report
@@ -156,6 +154,9 @@ class Runner:
         while not self.report.stopped and self._stuck is None and len(set(running.values())) < executor.slots:
             stages = schedule.take()
             if stages is not None:
+                stages = [stage for stage in stages if not self._is_done_by_now(stage)]
+                if not stages:
+                    continue
                 number = max(running.values(), default=0) + 1
                 for stage in stages:
                     self.listen("start", stage)
@@ -167,6 +168,29 @@ class Runner:
                     break
                 time.sleep(min(pause, SHORT))  # all that is left is in the hands of another run
         return bool(running)
+
+    def _is_done_by_now(self, stage: Stage) -> bool:
+        """Settle a stage that another run has built since this one began; tell whether it was so."""
+        if self._is_needed(stage):
+            return False
+        self.listen("found", stage)
+        self._schedule.done(stage.key)
+        self._settle(stage.key)
+        return True
+
+    def _is_needed(self, stage: Stage) -> bool:
+        """Tell whether a stage has to be built: released weights only for what is made from them and is not there."""
+        if stage.kind not in WEIGHTS or not self.store.has(stage.key):
+            return not self.store.has(stage.key)
+        if self.store.has(stage.key, weights=True):
+            return False
+        return any(self._is_needed(child) for child in self._schedule.children(stage.key))
+
+    def _settle(self, key: str) -> None:
+        """Release what only this stage still needed, and write the records that waited for it."""
+        self._release_parents(self._schedule.stages[key])
+        for cell in self._cells.get(key, ()):
+            self._try_cell(cell)
 
     def _take(self, outcome: Outcome) -> list[str]:
         """Return the stages that an outcome settles: itself, and all that can no longer be built."""

@@ -34,6 +34,10 @@ class Schedule:
         """Tell whether a stage has still to be built."""
         return key in self.stages and key not in self._done and key not in self.failed
 
+    def children(self, key: str) -> list[Stage]:
+        """Return the stages made from a stage that have still to be built."""
+        return [self.stages[child] for child in self._children.get(key, ()) if self.is_due(child)]
+
     def _wait(self, key: str) -> None:
         """Let a stage wait for those of its parents that have to be built."""
         parents = {parent.key for parent in self.stages[key].parents.values()}
