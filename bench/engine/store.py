@@ -62,7 +62,7 @@ def unwritable(what: str, error: OSError) -> UnwritableError:
     return UnwritableError(f"{what} cannot be written: {reason}.", "Free disk space or name another --out.")
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any], indent: int | None = 1) -> None:
     """Write JSON so that the file is there whole or not at all, whenever a process dies.
 
     After a power cut it may be empty: that is noticed when it is read. Waiting for the disk costs 10 to 50 ms a file.
@@ -73,7 +73,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with draft.open("w", encoding="utf-8") as stream:
-            json.dump(content, stream, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+            stream.write(json.dumps(content, indent=indent, sort_keys=True, ensure_ascii=False, allow_nan=False))
         draft.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -263,7 +263,7 @@ class Store:
 def _write_sealed(path: Path, manifest: Mapping[str, Any]) -> None:
     """Write a manifest with the digest of its own content."""
     plain = {name: value for name, value in manifest.items() if name != "seal"}
-    write_json(path, {**plain, "seal": digest("manifest", plain)})
+    write_json(path, {**plain, "seal": digest("manifest", plain)}, indent=None)
 
 
 def _unsealed(content: bytes) -> dict[str, Any] | None:
