@@ -69,11 +69,13 @@ class Runner:
         *,
         keep_weights: bool = False,
         retry_failed: bool = False,
+        read_only: bool = False,
         listener: Listener = lambda event, value: None,
     ) -> None:
+        """Take a plan; `read_only` leaves what is damaged where it is: for a look at what there is to do."""
         self.plan, self.out, self.environment = plan, out, environment
         self.keep_weights, self.retry_failed, self.listen = keep_weights, retry_failed, listener
-        self.store = Store(out / "store")
+        self.store = Store(out / "store", read_only)
         self.report = Report(cells=len(plan.cells))
         self._schedule = Schedule({}, ())
         self._written: set[str] = set()
@@ -91,20 +93,23 @@ class Runner:
         """Return what is missing: walked back from the records, so that a finished cell needs nothing."""
         todo = Todo()
         for key, stages in self.plan.stages.items():
-            record = self._read(record_path(self.out, self.plan.cells[key]))
+            record = self.read(key)
             if record is not None and self._stands(record, stages):
-                self._count(key, record)
+                self.count(key, record)
                 continue
             todo.cells[key] = stages
             for stage in stages.last():
                 self._need(stage, todo)
         return todo
 
-    def _read(self, path: Path) -> dict[str, Any] | None:
+    def read(self, key: str) -> dict[str, Any] | None:
+        """Return the record of a cell, None where there is none; a damaged one is set aside."""
+        path = record_path(self.out, self.plan.cells[key])
         try:
             return read_record(path)
         except StoreError:
-            set_aside_record(path, self.store)
+            if not self.store.read_only:
+                set_aside_record(path, self.store)
             return None
 
     def _stands(self, record: Mapping[str, Any], stages: CellStages) -> bool:
@@ -260,10 +265,11 @@ class Runner:
     def _write(self, key: str, record: Mapping[str, Any]) -> None:
         write_record(self.out, record)
         self._written.add(key)
-        self._count(key, record)
+        self.count(key, record)
         self.listen("record", record)
 
-    def _count(self, key: str, record: Mapping[str, Any]) -> None:
+    def count(self, key: str, record: Mapping[str, Any]) -> None:
+        """Count a cell as done or failed."""
         if record["status"] == "ok":
             self.report.done += 1
         else:

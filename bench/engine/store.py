@@ -28,6 +28,7 @@ from bench.engine.locks import Claim
 MANIFEST = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 LOCKS, DRAFTS, DAMAGED, JOURNAL = ".locks", ".drafts", ".damaged", ".journal"
+RUN = "run"  # the lock that every run holds, shared
 KEY = re.compile(r"[0-9a-f]{40}")
 # Full, over quota, past the limit on file sizes, read-only, not ours, broken.
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -90,8 +91,8 @@ def file_sha256(path: Path) -> str:
 class Store:
     """The finished stages under one folder."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, read_only: bool = False) -> None:
+        self.root, self.read_only = root, read_only
 
     def folder(self, key: str) -> Path:
         """Return where the stage of this key is or will be.
@@ -168,6 +169,8 @@ class Store:
 
     def set_aside(self, key: str) -> None:
         """Move a damaged stage out of the way; `bench clean` frees it."""
+        if self.read_only:
+            return
         aside = self.root / DAMAGED / f"{key}.{uuid.uuid4().hex}"
         try:
             aside.parent.mkdir(parents=True, exist_ok=True)
