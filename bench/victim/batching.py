@@ -57,6 +57,12 @@ class Encoded:
         whole = self.batch(rows, device)
         return replace(whole, parts=tuple(self.batch(group, device) for group in groups)) if len(groups) > 1 else whole
 
+    def parted(self, rows: Sequence[int], size: int, device: torch.device | str = "cpu") -> Batch:
+        """Return the rows as one batch that also stands in parts of at most `size` rows, in order of length."""
+        ordered = sorted(rows, key=lambda row: self.lengths[row])
+        parts = [self.batch(ordered[start : start + size], device) for start in range(0, len(ordered), size)]
+        return replace(self.batch(rows, device), parts=tuple(parts))
+
     def by_length(self, size: int) -> Iterator[list[int]]:
         """Yield all rows in groups of at most `size`, longest texts first: little padding, peak memory first."""
         order = sorted(range(len(self)), key=lambda row: -self.lengths[row])

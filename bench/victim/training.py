@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bench.core.errors import CellError
 from bench.core.example import Example
+from bench.core.memory import cut, part_size
 from bench.core.seeding import derived_seed
 from bench.victim.batching import Batch, Encoded
 from bench.victim.victim import Victim
@@ -46,8 +47,27 @@ class Run:
         losses = [self.victim.loss(part.inputs, part.labels) * (len(part.rows) / len(batch.rows)) for part in parts]
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
+    def backward(self, batch: Batch) -> Tensor:
+        """Add the gradient of `loss` to that of the parameters and return the loss, without its graph.
+
+        Where memory has run out, part by part, so that one part's activations are held at a time: the same gradient up
+        to rounding, but with dropout, whose masks are drawn in another order.
+        """
+        if cut() == 1:
+            loss = self.loss(batch)
+            loss.backward()
+            return loss.detach()
+        total = torch.zeros((), device=self.victim.device)
+        for part in batch.parts or (batch,):
+            loss = self.victim.loss(part.inputs, part.labels) * (len(part.rows) / len(batch.rows))
+            loss.backward()
+            total += loss.detach()
+        return total
+
     def batch(self, data: Encoded, rows: Sequence[int]) -> Batch:
         """Return rows as a batch; on a CPU, where padding costs as much as text, in groups of like lengths."""
+        if cut() > 1:
+            return data.parted(rows, part_size(self.batch_size), self.victim.device)
         on_cpu = self.victim.device.type == "cpu"
         return data.grouped(rows, self.victim.device) if on_cpu else data.batch(rows, self.victim.device)
 
@@ -155,8 +175,7 @@ def train(
 
 
 def _step(run: Run, batch: Batch, optimizer: torch.optim.Optimizer, hooks: Sequence[Hook], losses: _Losses) -> None:
-    loss = run.loss(batch)
-    loss.backward()
+    loss = run.backward(batch)
     for hook in hooks:
         hook.on_gradients(run, batch)
     nn.utils.clip_grad_norm_(list(run.parameters.values()), MAX_GRADIENT_NORM)
@@ -166,7 +185,7 @@ def _step(run: Run, batch: Batch, optimizer: torch.optim.Optimizer, hooks: Seque
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     run.step += 1
-    losses.add(loss.detach(), run.step)
+    losses.add(loss, run.step)
 
 
 def _batches(run: Run, data: Encoded, seed: int) -> Iterator[Batch]:

@@ -15,6 +15,7 @@ from typing import Any
 from bench.engine.executors import Outcome, Task
 from bench.engine.executors.attempt import ATTEMPTS, Attempt, attempt, died
 from bench.engine.work import Machine
+from bench.victim.kept import keep_models
 
 # A neighbour that spins while it waits costs a factor of ten; one thread each makes numbers repeat.
 WORKER_ENVIRONMENT = {
@@ -31,6 +32,7 @@ def _serve(connection: Connection, root: Path, machine: Machine, build: Attempt)
     """Build what comes through the connection until it ends: with the run, or when the process of the run has died."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     os.environ.update(WORKER_ENVIRONMENT)
+    keep_models()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while (task := connection.recv()) is not None:
             connection.send(build(task, root, machine))

@@ -15,6 +15,7 @@ from bench.engine.executors import Outcome, Task
 from bench.engine.executors.attempt import ATTEMPTS, Attempt, attempt, died
 from bench.engine.executors.local import WORKER_ENVIRONMENT
 from bench.engine.work import Machine
+from bench.victim.kept import keep_models
 
 
 class _Worker:
@@ -22,10 +23,7 @@ class _Worker:
 
     def __init__(self, root: str, machine: Machine, build: Attempt) -> None:
         self.root, self.machine, self.build = Path(root), machine, build
-
-    def ready(self) -> bool:
-        """Answer."""
-        return True
+        keep_models()
 
     def work(self, task: Task) -> list[Outcome]:
         """Build a task; on a GPU, Ray has chosen the one that this process sees."""
