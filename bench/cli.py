@@ -8,11 +8,13 @@ import traceback
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from bench.commands.narrowing import axes as _axes
+from bench.commands.narrowing import narrowed as _narrow
 from bench.core.errors import BenchError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -89,10 +91,17 @@ def run(
     limit: Limit = None,
     data: DataDir = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0 ...")] = "auto",
-    engine: Annotated[str, typer.Option(help="local, or inline (this process)")] = "local",
+    engine: Annotated[str, typer.Option(help="local, ray, slurm, or inline (this process)")] = "local",
     workers: Annotated[int | None, typer.Option(help="worker processes; default one per core or GPU")] = None,
     keep_weights: Annotated[bool, typer.Option("--keep-weights", help="keep trained weights in the store")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="run failed cells again")] = False,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="only GPU kernels whose result repeats")
+    ] = False,
+    address: Annotated[str | None, typer.Option(help="of a Ray cluster; default: one on this machine")] = None,
+    gpus_per_worker: Annotated[float, typer.Option(help="share of a GPU for each worker of Ray")] = 1.0,
+    slurm: Annotated[list[str] | None, typer.Option("--slurm", help="parameter=value of submitit")] = None,
+    gang: Annotated[int | None, typer.Option(help="trainings that share passes; default 16 on a GPU, else 1")] = None,
     debug: Debug = False,
 ) -> None:
     """Run a grid: build what is missing, write a record for each cell, then the tables."""
@@ -100,8 +109,9 @@ def run(
     def action() -> int:
         from bench.commands.run import Request, run_grid
 
-        request = Request(grid, _narrow(locals_), out, data, device, engine, workers, keep_weights, retry_failed)
-        return run_grid(request, _console())
+        placed = (deterministic, address, gpus_per_worker, tuple(slurm or ()), gang)
+        asked = (grid, _narrow(locals_), out, data, device, engine, workers, keep_weights, retry_failed)
+        return run_grid(Request(*asked, *placed), _console())
 
     locals_ = dict(locals())
     _guard(action, debug)
@@ -133,6 +143,43 @@ def plan(
         return show_plan(Request(grid, _narrow(locals_), out), _console())
 
     locals_ = dict(locals())
+    _guard(action, debug)
+
+
+@app.command()
+def status(
+    out: OutDir = None,
+    grid: Annotated[str | None, typer.Option("--grid", help="the grid whose default folder is meant")] = None,
+    data: DataDir = None,
+    debug: Debug = False,
+) -> None:
+    """Print what of a run is done, running, failed and left, and when it may end; changes nothing."""
+
+    def action() -> int:
+        from bench.commands.run import folder_of
+        from bench.commands.status import show_status
+
+        return show_status(folder_of(grid, out), data, _console())
+
+    _guard(action, debug)
+
+
+@app.command()
+def clean(
+    out: OutDir = None,
+    grid: Annotated[str | None, typer.Option("--grid", help="the grid whose default folder is meant")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="free it; without, only say what could be freed")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="also what an unfinished run would go on from")] = False,
+    debug: Debug = False,
+) -> None:
+    """Print what a run's folder holds that no record needs, with sizes; `--yes` frees it."""
+
+    def action() -> int:
+        from bench.commands.clean import clean_folder
+        from bench.commands.run import folder_of
+
+        return clean_folder(folder_of(grid, out), yes, everything, _console())
+
     _guard(action, debug)
 
 
@@ -228,38 +275,6 @@ def speed(
         return measure_speed(model, dataset, data, device, precision, steps, json_, _console())
 
     _guard(action, debug)
-
-
-def _axes(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the axes that the command line names, as a grid file would."""
-    from bench.engine.plugins import split_list, value_of
-
-    changes: dict[str, Any] = {}
-    for axis in ("datasets", "attacks", "defenders", "models", "label_rules", "recipes", "precisions"):
-        if given[axis] is not None:
-            changes[axis] = tuple(split_list(given[axis]))
-    for axis in ("poison_ratios", "seeds", "target_labels"):
-        if given[axis] is not None:
-            changes[axis] = tuple(value_of(item) for item in split_list(given[axis]))
-    return changes
-
-
-def _narrow(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the axes that the command line replaces, its limit and its settings."""
-    from bench.engine.plugins import value_of
-
-    changes = _axes(given)
-    if given["limit"] is not None:
-        changes["limit"] = given["limit"]
-    settings = {}
-    for item in given["set_"] or ():
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise BenchError(f"--set {item!r} has no value.", "Write axis.option=value.")
-        settings[name.strip()] = value_of(value)
-    if settings:
-        changes["set"] = settings
-    return changes
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ class Adapter(Defender):
     """Bottleneck adapters; None stands for what the model file or the recipe says."""
 
     name = "adapter"
+    parameter_efficient = True
 
     dimension: Count | None = None  # width of the bottleneck
     sites: tuple[Text, ...] | None = None  # suffixes of the modules whose output goes through an adapter

@@ -78,6 +78,8 @@ class Defender(Options, DefenderContract):
     calibrated: ClassVar[bool] = False  # asks for clean dev rows to calibrate a threshold
     wants_victim: ClassVar[bool] = False  # a cleanser that works on the shared backdoored victim; may be a property
     filter_uses_model: ClassVar[bool] = True  # False: its `correct` reads texts alone, so every victim shares it
+    # Nothing of the backbone itself trains: trainings of this defense may share their passes over it.
+    parameter_efficient: ClassVar[bool] = False
     oracle: ClassVar[bool] = False  # sees true poison flags; only bridged defenses do, and tables say so
 
     def __init_subclass__(cls) -> None:

@@ -14,6 +14,7 @@ class Lora(LoraOptions, Defender):
     """Acts at training. In `released` the classification head stays at its random draw."""
 
     name = "lora"
+    parameter_efficient = True
 
     def for_model(self, model: Any, recipe: str) -> Lora:
         """Return a copy with open options taken from the model file and the recipe."""

@@ -16,6 +16,7 @@ class LoraGa(AlignmentOptions, LoraOptions, Defender):
     """Acts at training: low-rank attention, its gradients aligned with those of a few clean rows."""
 
     name = "lora+ga"
+    parameter_efficient = True
 
     def for_model(self, model: Any, recipe: str) -> LoraGa:
         """Return a copy with open options taken from the model file and the recipe."""

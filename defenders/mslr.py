@@ -14,6 +14,7 @@ class Mslr(MultiScaleOptions, LoraOptions, Defender):
     """Acts at training: low-rank attention, and the multi-scale module at the linear before the classifier."""
 
     name = "mslr"
+    parameter_efficient = True
 
     def for_model(self, model: Any, recipe: str) -> Mslr:
         """Return a copy with open options taken from the model file and the recipe; CellError without such a linear."""

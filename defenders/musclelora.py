@@ -22,6 +22,7 @@ class MuScleLora(AlignmentOptions, MultiScaleOptions, LoraOptions, Defender):
     """Acts at training; needs `clean_samples` labelled clean rows."""
 
     name = "musclelora"
+    parameter_efficient = True
 
     def for_model(self, model: Any, recipe: str) -> MuScleLora:
         """Return a copy with open options taken from the model file and the recipe; CellError without a penultimate."""

@@ -22,6 +22,7 @@ class Prefix(Defender):
     """Prefix tuning with projection; None stands for what the model file or the recipe says."""
 
     name = "prefix"
+    parameter_efficient = True
 
     tokens: Count | None = None
     projection: Count = 512  # width of the hidden layer that makes the prefix

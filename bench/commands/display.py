@@ -65,6 +65,13 @@ class Display:
             self._progress.update(self._task, description=words(value))
         elif event == "done":
             self._step(words(value))
+        elif event == "found":
+            self._step(f"{words(value)}: done by another run")
+        elif event == "again" and value:
+            self._total += len(value)
+            self._progress.update(self._task, total=self._total)
+            lost = ", ".join(sorted({words(stage) for stage in value}))
+            self.console.print(f"lost or damaged, to be built again: {lost}", markup=False, highlight=False)
         elif event == "failed":
             stage, error = value
             self._step(f"FAILED {words(stage)}: {error['message']} {error['remedy']}")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,16 +15,20 @@ from rich.console import Console
 
 from bench.commands.display import Display
 from bench.core.errors import RequestError, unknown
-from bench.engine import preflight
+from bench.engine import preflight, progress, upkeep
 from bench.engine.environment import describe
 from bench.engine.executors import Executor
 from bench.engine.expand import expand
 from bench.engine.grid import load_grid, narrowed
 from bench.engine.plan import Plan, make_plan
+from bench.engine.plugins import value_of
 from bench.engine.runner import Report, Runner
+from bench.engine.store import UnwritableError
 from bench.engine.work import Machine
 
-ENGINES = ("local", "inline")
+ENGINES = ("local", "inline", "ray", "slurm")
+GPU_GANG = 16  # trainings that share their passes over one backbone; a CPU core is busy with one
+INTERRUPTED = 130  # the exit code of a run that was stopped from the keyboard
 
 
 @dataclass(frozen=True)
@@ -36,13 +44,25 @@ class Request:
     workers: int | None = None
     keep_weights: bool = False
     retry_failed: bool = False
+    deterministic: bool = False
+    address: str | None = None
+    gpus_per_worker: float = 1.0
+    slurm: tuple[str, ...] = ()
+    gang: int | None = None
 
 
 def folder_of(grid: str | None, out: Path | None) -> Path:
-    """Return the output folder: the one given, or runs/GRID."""
+    """Return the output folder: the one given, or runs/GRID.
+
+    Raises:
+        RequestError: neither is given, or the grid's file has a name that is none of a folder.
+    """
     if out is None and grid is None:
         raise RequestError("Neither --out nor --grid is given.", "Name the folder of a run with --out.")
-    return out if out is not None else Path("runs") / Path(grid or "").stem
+    name = Path(grid or "").stem
+    if out is None and name in ("", ".", ".."):
+        raise RequestError(f"Grid {grid!r} gives no name to a folder.", "Name the folder of the run with --out.")
+    return out if out is not None else Path("runs") / name
 
 
 def plan_of(request: Request) -> Plan:
@@ -76,16 +96,41 @@ def show_plan(request: Request, console: Console) -> int:
 
 def run_grid(request: Request, console: Console) -> int:
     """Run a grid and write its tables; return the exit code."""
+    _check(request)
+    out = folder_of(request.grid, request.out)
+    data_dir = preflight.data_folder(request.data)
+    plan = plan_of(request)
+    devices = ["cuda:0"] if _elsewhere(request) else preflight.choose_device(request.device)
+    try:
+        report = _run(request, plan, out, data_dir, devices, console)
+    except UnwritableError as error:
+        console.print(f"Error: {error.problem} Nothing that was finished is lost.", markup=False, highlight=False)
+        console.print(f"Remedy: {error.remedy}", markup=False, highlight=False)
+        return 1
+    return _close(report, out, console)
+
+
+def _elsewhere(request: Request) -> bool:
+    """Tell whether the workers are on machines with GPUs that this one may lack."""
+    return request.engine in ("ray", "slurm") and request.device.startswith("cuda")
+
+
+def _check(request: Request) -> None:
     if request.engine not in ENGINES:
         raise unknown("engine", request.engine, ENGINES)
     if request.workers is not None and request.workers < 1:
         raise RequestError(f"--workers is {request.workers}: at least 1 is needed.", "Leave it out for the default.")
-    out = folder_of(request.grid, request.out)
-    data_dir = preflight.data_folder(request.data)
-    plan = plan_of(request)
-    devices = preflight.choose_device(request.device)
-    report = _run(request, plan, out, data_dir, devices, console)
-    return _close(report, out, console)
+    if request.gang is not None and request.gang < 1:
+        raise RequestError(f"--gang is {request.gang}: at least 1 is needed.", "Leave it out for the default.")
+    if not 0 < request.gpus_per_worker <= 64:
+        raise RequestError(f"--gpus-per-worker is {request.gpus_per_worker:g}: it is above 0.", "Give 0.25 or 1, say.")
+    for given, option, engine in (
+        (request.address, "--address", "ray"),
+        (request.gpus_per_worker != 1.0, "--gpus-per-worker", "ray"),
+        (request.slurm, "--slurm", "slurm"),
+    ):
+        if given and request.engine != engine:
+            raise RequestError(f"{option} belongs to --engine {engine}.", f"Add --engine {engine}, or leave it out.")
 
 
 def _run(
@@ -93,7 +138,8 @@ def _run(
 ) -> Report:
     with Display(console) as display:
         settings = {"keep_weights": request.keep_weights, "retry_failed": request.retry_failed, "listener": display}
-        environment = describe()
+        settings["gang"] = request.gang or (1 if devices[0] == "cpu" else GPU_GANG)
+        environment = {**describe(), **({"deterministic": "yes"} if request.deterministic else {})}
         runner = Runner(plan, out, environment, **settings)
         todo = runner.todo()
         away = preflight.unreachable(plan, todo.stages, data_dir)
@@ -101,29 +147,74 @@ def _run(
         if hopeless is not None:
             raise RequestError(hopeless.problem, hopeless.remedy)
         preflight.check_folder(out)
+        progress.write_request(out, request.grid, request.changes)
         if away:
             plan = Plan(plan.cells, _without(plan.stages, away), {**plan.impossible, **away})
             runner = Runner(plan, out, environment, **settings)
             todo = runner.todo()
-        executor = _executor(request, out, Machine(data_dir, devices[0]), devices, len(todo.stages))
-        try:
-            return runner.run(executor, todo)
-        finally:
-            executor.close()
+        machine = Machine(data_dir, devices[0], request.deterministic)
+        with upkeep.run_claim(out, shared=True) as free:
+            if not free:
+                raise RequestError(f"`bench clean` is at work in {out}.", "Wait until it is done.")
+            executor = _executor(request, out, machine, devices, len(todo.stages))
+            try:
+                with stopping(runner, console):
+                    return runner.run(executor, todo)
+            finally:
+                executor.close()
 
 
 def _without(stages: Mapping[str, Any], away: Mapping[str, Any]) -> dict[str, Any]:
     return {key: chain for key, chain in stages.items() if key not in away}
 
 
+@contextmanager
+def stopping(runner: Runner, console: Console) -> Iterator[None]:
+    """Let the first interrupt finish what is running, and the second end everything at once."""
+
+    def interrupted(number: int, frame: object) -> None:
+        if runner.report.stopped:
+            raise KeyboardInterrupt
+        runner.stop()
+        console.print("Stopping once the running stages are finished; interrupt again to stop now.", highlight=False)
+
+    try:
+        before = signal.signal(signal.SIGINT, interrupted)
+    except ValueError:  # not the main thread: nobody can interrupt it
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _executor(request: Request, out: Path, machine: Machine, devices: list[str], stages: int) -> Executor:
     from bench.engine.executors.inline import InlineExecutor
-    from bench.engine.executors.local import LocalExecutor
 
     if request.engine == "inline" or stages == 0:
         return InlineExecutor(out / "store", machine)
+    if request.engine == "ray":
+        from bench.engine.executors.ray import RayExecutor
+
+        more = {"address": request.address, "gpus_per_worker": request.gpus_per_worker}
+        return RayExecutor(out / "store", machine, request.workers, **more)
+    if request.engine == "slurm":
+        from bench.engine.executors.slurm import SlurmExecutor
+
+        settings = dict(_setting(item) for item in request.slurm)
+        return SlurmExecutor(out / "store", machine, request.workers, settings=settings)
+    from bench.engine.executors.local import LocalExecutor
+
     workers = request.workers or preflight.default_workers(devices)
     return LocalExecutor(out / "store", machine, workers, devices if devices != ["cpu"] else ())
+
+
+def _setting(item: str) -> tuple[str, Any]:
+    name, equals, value = item.partition("=")
+    if not equals or not name.strip().isidentifier():
+        raise RequestError(f"--slurm {item!r} is no setting.", "Write name=value, as slurm_partition=gpu.")
+    return name.strip(), value_of(value)
 
 
 def _close(report: Report, out: Path, console: Console) -> int:
@@ -135,6 +226,14 @@ def _close(report: Report, out: Path, console: Console) -> int:
     for reason in sorted(set(report.failed.values())):
         count = sum(text == reason for text in report.failed.values())
         console.print(f"  {count} x {reason}", **plain)
+    if report.stopped and report.left:
+        console.print(f"Stopped with {report.left} cells left. Go on with: {command_line()}", **plain)
+        return INTERRUPTED
     for path in write_tables(out, out / "tables"):
         console.print(f"table: {path}", **plain)
     return 1 if report.failed else 0
+
+
+def command_line() -> str:
+    """Return the command that started this process, to be given again."""
+    return shlex.join(["python", "-m", "bench", *sys.argv[1:]])

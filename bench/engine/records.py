@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from bench.core.spec import Cell
 from bench.engine.artifacts import read_arrays, read_meta
 from bench.engine.chain import links_of
 from bench.engine.stages import CellStages, with_ancestors
-from bench.engine.store import Store, StoreError, write_json
+from bench.engine.store import DAMAGED, LostError, Store, StoreError, unwritable, write_json
 
 SCHEMA_VERSION = 1
 
@@ -37,7 +38,9 @@ def read_record(path: Path) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise StoreError(f"Record {path.name} is damaged.", "Delete it and run again.") from error
-    if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
+    if not isinstance(record, dict) or record.get("key") != path.stem or not {"status", "stages"} <= record.keys():
+        raise StoreError(f"Record {path.name} is damaged.", "Delete it and run again.")
+    if record.get("schema_version") != SCHEMA_VERSION:
         raise StoreError(f"Record {path.name} is of another version.", "Delete it and run again.")
     return record
 
@@ -49,9 +52,34 @@ def write_record(out: Path, record: Mapping[str, Any]) -> None:
     write_json(path, record)
 
 
+def set_aside_record(path: Path, store: Store) -> None:
+    """Move a damaged record out of the way; `bench clean` frees it."""
+    aside = store.root / DAMAGED / f"{path.name}.{uuid.uuid4().hex}"
+    try:
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(aside)
+    except OSError as error:
+        raise unwritable(f"Record {path.name}", error) from error
+
+
+def comparable(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a record repeats bit for bit on a CPU: all but seconds, rates, memory and environment."""
+    kept = {name: value for name, value in record.items() if name not in ("environment", "cost")}
+    cost = record.get("cost") or {}
+    return {
+        **kept,
+        "cost": {name: cost.get(name) for name in ("trainable_parameters", "selection_accuracies", "steps")},
+    }
+
+
 def done_record(cell: Cell, stages: CellStages, store: Store, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of a cell whose stages are all in the store."""
-    predictions = read_arrays(store.open(stages.evaluate.key) / "predictions.npz")
+    """Return the record of a cell whose stages are all in the store.
+
+    Raises:
+        LostError: one of them is not, or not whole.
+    """
+    store = _ReadOnce(store.root)
+    predictions = read_arrays(store.file(stages.evaluate.key, "predictions.npz"))
     flags = _flags(stages, store)
     load, poison = _meta(store, stages.load), _meta(store, stages.poison)
     return {
@@ -145,9 +173,9 @@ def _measured(
     }
 
 
-def _flags(stages: CellStages, store: Store) -> dict[str, np.ndarray] | None:
+def _flags(stages: CellStages, store: _ReadOnce) -> dict[str, np.ndarray] | None:
     """Return the flags of the detector; of several in a chain, an example is flagged if any of them flags it."""
-    found = [read_arrays(store.open(stage.key) / "flags.npz") for stage in stages.detect]
+    found = [read_arrays(store.file(stage.key, "flags.npz")) for stage in stages.detect]
     if len(found) < 2:
         return found[0] if found else None
     return {part: np.max([flags[part] for flags in found], axis=0) for part in ("clean", "poisoned")}
@@ -163,11 +191,32 @@ def _rates(pair: tuple[np.ndarray, np.ndarray], labels: np.ndarray, rows: np.nda
     }
 
 
-def _meta(store: Store, stage: Any) -> dict[str, Any]:
-    return read_meta(store.folder(stage.key))
+class _ReadOnce(Store):
+    """The store for the length of one record: each manifest and each meta.json is read and checked once."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._manifests: dict[str, dict[str, Any] | None] = {}
+        self._metas: dict[str, dict[str, Any]] = {}
+
+    def manifest(self, key: str) -> dict[str, Any] | None:
+        """Return the manifest of a stage as it was when first asked for."""
+        if key not in self._manifests:
+            self._manifests[key] = super().manifest(key)
+        return self._manifests[key]
+
+    def meta(self, key: str) -> dict[str, Any]:
+        """Return what a stage says of itself."""
+        if key not in self._metas:
+            self._metas[key] = read_meta(self.file(key, "meta.json").parent)
+        return self._metas[key]
 
 
-def _decided(stages: CellStages, store: Store) -> list[dict[str, Any]]:
+def _meta(store: _ReadOnce, stage: Any) -> dict[str, Any]:
+    return store.meta(stage.key)
+
+
+def _decided(stages: CellStages, store: _ReadOnce) -> list[dict[str, Any]]:
     """Return what the repairs of this cell decided on their own."""
     return [
         note
@@ -177,7 +226,7 @@ def _decided(stages: CellStages, store: Store) -> list[dict[str, Any]]:
     ]
 
 
-def _knowledge(stages: CellStages, store: Store) -> dict[str, int]:
+def _knowledge(stages: CellStages, store: _ReadOnce) -> dict[str, int]:
     total = {"method": 0, "selection": 0, "calibration": 0}
     for stage in with_ancestors(stages.last()):
         if "data" in stage.parents or "victim" in stage.parents or stage.kind == "filter":
@@ -187,10 +236,12 @@ def _knowledge(stages: CellStages, store: Store) -> dict[str, int]:
     return total
 
 
-def _cost(stages: CellStages, store: Store) -> dict[str, Any]:
+def _cost(stages: CellStages, store: _ReadOnce) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     for stage in with_ancestors(stages.last()):
-        manifest = store.manifest(stage.key) or {"seconds": 0.0}
+        manifest = store.manifest(stage.key)
+        if manifest is None:
+            raise LostError(stage.key, f"Stage {stage.key} is not in the store.")
         seconds[stage.kind] = seconds.get(stage.kind, 0.0) + manifest["seconds"]
     victim = stages.victim
     while victim.kind != "train":
@@ -205,22 +256,23 @@ def _cost(stages: CellStages, store: Store) -> dict[str, Any]:
         "samples_per_second": log["samples_per_second"],
         "selection_accuracies": log["selection"],
         "steps": log["steps"],
+        "batches_cut": max(_meta(store, stage).get("batches_cut", 1) for stage in with_ancestors(stages.last())),
     }
 
 
-def _versions(stages: CellStages, store: Store) -> dict[str, str]:
+def _versions(stages: CellStages, store: _ReadOnce) -> dict[str, str]:
     found: dict[str, str] = {}
     for stage in with_ancestors(stages.last()):
         found |= _meta(store, stage).get("versions", {})
     return found
 
 
-def _device(stages: CellStages, store: Store) -> dict[str, str]:
+def _device(stages: CellStages, store: _ReadOnce) -> dict[str, str]:
     manifest = store.manifest(stages.evaluate.key)
     return {"device": manifest["device"] if manifest else "?"}
 
 
-def _cleansed(stages: CellStages, store: Store) -> dict[str, int] | None:
+def _cleansed(stages: CellStages, store: _ReadOnce) -> dict[str, int] | None:
     for stage in with_ancestors(stages.last()):
         if stage.kind == "cleanse":
             meta = _meta(store, stage)

@@ -1,45 +1,85 @@
 """The store: a folder per stage, drafted aside, manifest last, renamed into place.
 
-What is there is complete. Several processes may share one store: of two that build the same stage,
-the first rename wins and the other draft is thrown away.
+What is there is complete. Several processes may share one store: who builds a stage holds its claim, and where two
+build one all the same, the first rename wins and the other draft is thrown away. What is read is checked against its
+sha256; what is found altered is set aside, and can be built again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.core.errors import BenchError
+from bench.core.seeding import digest
+from bench.engine.locks import Claim
 
 MANIFEST = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
+LOCKS, DRAFTS, DAMAGED, JOURNAL = ".locks", ".drafts", ".damaged", ".journal"
+RUN = "run"  # the lock that every run holds, shared
+KEY = re.compile(r"[0-9a-f]{40}")
+# Full, over quota, past the limit on file sizes, read-only, not ours, broken.
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 class StoreError(BenchError):
-    """The store cannot be written or holds something altered."""
+    """The store holds something that it should not."""
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON so that the file is there whole or not at all."""
+class UnwritableError(StoreError):
+    """The disk is full or read-only: nothing can go on, and nothing is wrong with what is there."""
+
+
+class LostError(StoreError):
+    """A stage that was finished is not there any more, or not whole: `key` has to be built again."""
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(problem, "Run the same command again.")
+        self.key = key
+
+    def __reduce__(self) -> tuple:
+        return LostError, (self.key, self.problem)
+
+
+class BusyError(StoreError):
+    """Another worker is building this stage."""
+
+
+def unwritable(what: str, error: OSError) -> UnwritableError:
+    """Return the error for something that cannot be written."""
+    reason = error.strerror or str(error)
+    return UnwritableError(f"{what} cannot be written: {reason}.", "Free disk space or name another --out.")
+
+
+def write_json(path: Path, content: Mapping[str, Any], indent: int | None = 1) -> None:
+    """Write JSON so that the file is there whole or not at all, whenever a process dies.
+
+    After a power cut it may be empty: that is noticed when it is read. Waiting for the disk costs 10 to 50 ms a file.
+
+    Raises:
+        UnwritableError: the disk is full or read-only.
+    """
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with draft.open("w", encoding="utf-8") as stream:
-            json.dump(content, stream, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-            stream.flush()
-            os.fsync(stream.fileno())
+            stream.write(json.dumps(content, indent=indent, sort_keys=True, ensure_ascii=False, allow_nan=False))
         draft.replace(path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise StoreError(
-            f"{path.name} cannot be written: {error.strerror}.", "Free disk space or name another --out."
-        ) from error
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise unwritable(path.name, error) from error
 
 
 def file_sha256(path: Path) -> str:
@@ -51,86 +91,191 @@ def file_sha256(path: Path) -> str:
 class Store:
     """The finished stages under one folder."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, read_only: bool = False) -> None:
+        self.root, self.read_only = root, read_only
 
     def folder(self, key: str) -> Path:
-        """Return where the stage of this key is or will be."""
+        """Return where the stage of this key is or will be.
+
+        Raises:
+            StoreError: the key is not one: it would name a folder elsewhere.
+        """
+        if not isinstance(key, str) or not KEY.fullmatch(key):
+            raise StoreError(f"{key!r} is no key of a stage: 40 hexadecimal digits are.", "Delete the file with it.")
         return self.root / key[:2] / key
 
+    def claim(self, key: str, shared: bool = False) -> Claim:
+        """Return the claim on a stage: exclusive to build it, shared to read weights that must not go meanwhile."""
+        self.folder(key)
+        return Claim(self.root / LOCKS / key, shared)
+
     def manifest(self, key: str) -> dict[str, Any] | None:
-        """Return the manifest of a finished stage, None where it is not finished."""
+        """Return the manifest of a finished stage, None where it is not finished; a damaged stage is set aside."""
+        path = self.folder(key) / MANIFEST
         try:
-            return json.loads((self.folder(key) / MANIFEST).read_text("utf-8"))
+            content = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except ValueError as error:
-            raise StoreError(f"The manifest of stage {key} is damaged.", "Delete that folder and run again.") from error
+        manifest = _unsealed(content)
+        if manifest is None:
+            self.set_aside(key)
+        return manifest
 
     def has(self, key: str, weights: bool = False) -> bool:
         """Tell whether a stage is finished, and still holds its weights if they are asked for."""
         manifest = self.manifest(key)
         return manifest is not None and not (weights and manifest.get("released"))
 
-    def open(self, key: str) -> Path:
+    def open(self, key: str, weights: bool = False) -> Path:
         """Return the folder of a finished stage after checking every file against its sha256.
 
         Raises:
-            StoreError: not finished, weights released, or a file is missing or altered.
+            LostError: not finished, weights asked for and released, or a file missing or altered: it is set aside.
         """
-        manifest, folder = self.manifest(key), self.folder(key)
+        manifest = self.manifest(key)
         if manifest is None:
-            raise StoreError(f"Stage {key} is not in the store.", "Run the same command again.")
-        for name, expected in manifest["files"].items():
-            path = folder / name
-            if not path.is_file():
-                raise StoreError(f"{name} of stage {key} is missing.", "Delete that folder and run again.")
-            if file_sha256(path) != expected:
-                raise StoreError(f"{name} of stage {key} was altered.", "Delete that folder and run again.")
-        return folder
+            raise LostError(key, f"Stage {key} is not in the store.")
+        if weights and manifest.get("released"):
+            raise LostError(key, f"The weights of stage {key} were released.")
+        for name in manifest["files"]:
+            if not self._whole(key, name, manifest):
+                return self._gone(key, name, manifest, weights)
+        return self.folder(key)
+
+    def file(self, key: str, name: str) -> Path:
+        """Return one file of a finished stage after checking it against its sha256.
+
+        Raises:
+            LostError: the stage is not finished or holds no such file, or the file is missing or altered.
+        """
+        manifest = self.manifest(key)
+        if manifest is None or name not in manifest["files"]:
+            raise LostError(key, f"{name} of stage {key} is not in the store.")
+        if not self._whole(key, name, manifest):
+            self._gone(key, name, manifest, False)
+        return self.folder(key) / name
+
+    def _whole(self, key: str, name: str, manifest: Mapping[str, Any]) -> bool:
+        try:
+            return file_sha256(self.folder(key) / name) == manifest["files"][name]
+        except OSError:
+            return False
+
+    def _gone(self, key: str, name: str, manifest: Mapping[str, Any], weights: bool) -> Path:
+        if self.manifest(key) != manifest:  # somebody released or rebuilt it meanwhile
+            return self.open(key, weights)
+        self.set_aside(key)
+        raise LostError(key, f"{name} of stage {key} is missing or was altered.")
+
+    def set_aside(self, key: str) -> None:
+        """Move a damaged stage out of the way; `bench clean` frees it."""
+        if self.read_only:
+            return
+        aside = self.root / DAMAGED / f"{key}.{uuid.uuid4().hex}"
+        try:
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            self.folder(key).rename(aside)
+        except FileNotFoundError:
+            return  # another process did it
+        except OSError as error:
+            raise unwritable(f"The store {self.root}", error) from error
+        self._note(key, "?", "damaged", 0.0)
 
     @contextlib.contextmanager
     def draft(self, key: str) -> Iterator[Path]:
         """Give an empty folder beside the store; it is thrown away if the block raises or never calls `finish`."""
-        aside = self.root / ".drafts" / f"{key}.{uuid.uuid4().hex}"
+        aside = self.root / DRAFTS / f"{key}.{uuid.uuid4().hex}"
         try:
             aside.mkdir(parents=True)
         except OSError as error:
-            raise StoreError(
-                f"The store {self.root} cannot be written: {error.strerror}.", "Name another --out."
-            ) from error
+            raise unwritable(f"The store {self.root}", error) from error
         try:
             yield aside
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
+    def forget_drafts(self, key: str) -> None:
+        """Delete what dead workers drafted of a stage; only its claimant may."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.root / DRAFTS) as drafts:
+            for draft in drafts:
+                if draft.name.startswith(f"{key}."):
+                    shutil.rmtree(draft.path, ignore_errors=True)
+
     def finish(self, key: str, aside: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Seal a draft with its manifest and move it into place; an equal stage already there is kept."""
         sealed = {**manifest, "files": {path.name: file_sha256(path) for path in sorted(aside.iterdir())}}
-        write_json(aside / MANIFEST, sealed)
-        folder = self.folder(key)
+        _write_sealed(aside / MANIFEST, sealed)
+        kind, seconds = manifest.get("kind", "?"), manifest.get("seconds", 0.0)
         old = self.manifest(key)
         if old is not None and not old.get("released"):
+            self._note(key, kind, "discarded", seconds)
             return old
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if old is not None:  # its weights were released: the rebuilt stage takes its place
-            folder.rename(aside.with_name(f"{aside.name}.old"))
-            shutil.rmtree(aside.with_name(f"{aside.name}.old"), ignore_errors=True)
+        kept = None if old is None else self._give_back_weights(key, aside, old, sealed)
+        if kept is None:
+            self._move(key, aside)
+        self._note(key, kind, "built", seconds)
+        return kept or sealed
+
+    def _give_back_weights(self, key: str, aside: Path, old: dict, new: dict) -> dict[str, Any] | None:
+        """Put the weights back into a stage that had released them, None where the rest of it is not whole."""
+        whole = all(self._whole(key, name, old) for name in old["files"])
+        if not whole or {*old["files"], WEIGHTS_FILE} != set(new["files"]):
+            self.set_aside(key)
+            return None
+        files = {**old["files"], WEIGHTS_FILE: new["files"][WEIGHTS_FILE]}
+        full = {name: value for name, value in old.items() if name != "released"} | {"files": files}
+        (aside / WEIGHTS_FILE).replace(self.folder(key) / WEIGHTS_FILE)
+        _write_sealed(self.folder(key) / MANIFEST, full)
+        return full
+
+    def _move(self, key: str, aside: Path) -> None:
+        folder = self.folder(key)
         try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
             aside.rename(folder)
         except OSError as error:
             if self.manifest(key) is None:  # not another process that was first
                 reason = f"Stage {key} could not be moved into the store: {error.strerror}."
-                raise StoreError(reason, "Check that --out is writable.") from error
-        return sealed
+                raise UnwritableError(reason, "Check that --out is writable.") from error
 
     def release(self, key: str) -> int:
-        """Delete the weights of a stage, keep the rest; return the bytes freed."""
-        manifest, path = self.manifest(key), self.folder(key) / WEIGHTS_FILE
-        if manifest is None or WEIGHTS_FILE not in manifest["files"]:
-            return 0
-        size = path.stat().st_size if path.exists() else 0
-        files = {name: digest for name, digest in manifest["files"].items() if name != WEIGHTS_FILE}
-        write_json(self.folder(key) / MANIFEST, {**manifest, "files": files, "released": [WEIGHTS_FILE]})
-        path.unlink(missing_ok=True)
-        return size
+        """Delete the weights of a stage, keep the rest; return the bytes freed, 0 while another process uses it."""
+        with self.claim(key) as free:
+            manifest, path = self.manifest(key), self.folder(key) / WEIGHTS_FILE
+            if not free or manifest is None or WEIGHTS_FILE not in manifest["files"]:
+                return 0
+            size = path.stat().st_size if path.exists() else 0
+            files = {name: sha256 for name, sha256 in manifest["files"].items() if name != WEIGHTS_FILE}
+            _write_sealed(self.folder(key) / MANIFEST, {**manifest, "files": files, "released": [WEIGHTS_FILE]})
+            path.unlink(missing_ok=True)
+            return size
+
+    def _note(self, key: str, kind: str, what: str, seconds: float) -> None:
+        """Append a line to this machine's journal: what became of a stage. Nothing but estimates rests on it."""
+        line = {"key": key, "kind": kind, "what": what, "seconds": seconds, "at": time.time(), "pid": os.getpid()}
+        name = re.sub(r"[^\w.-]", "_", socket.gethostname()) or "machine"
+        with contextlib.suppress(OSError):
+            (self.root / JOURNAL).mkdir(exist_ok=True)
+            file = os.open(self.root / JOURNAL / f"{name}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                os.write(file, (json.dumps(line) + "\n").encode())
+            finally:
+                os.close(file)
+
+
+def _write_sealed(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Write a manifest with the digest of its own content."""
+    plain = {name: value for name, value in manifest.items() if name != "seal"}
+    write_json(path, {**plain, "seal": digest("manifest", plain)}, indent=None)
+
+
+def _unsealed(content: bytes) -> dict[str, Any] | None:
+    """Return the manifest that was written, None where it is not as it was written, or names files elsewhere."""
+    try:
+        manifest = json.loads(content)
+        seal = manifest.pop("seal")
+        if seal != digest("manifest", manifest) or any(Path(name).name != name for name in manifest["files"]):
+            return None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return manifest

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
+import os
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
+from bench.core import memory
 from bench.core.errors import BenchError, DataError
 from bench.core.options import build
 from bench.core.seeding import derived_seed, digest
 from bench.engine import plugins, published
 from bench.engine.artifacts import Numbered, read_examples, read_meta, write_examples
-from bench.engine.stages import VERSION
-from bench.engine.store import Store, StoreError, write_json
-
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+from bench.engine.stages import VERSION, WEIGHTS
+from bench.engine.store import UNWRITABLE, BusyError, Store, unwritable, write_json
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,14 @@ class Machine:
 
     data_dir: Path | None
     device: str = "cpu"
+    deterministic: bool = False
+
+
+class Built(NamedTuple):
+    """A finished stage: its manifest, and whether it was built now or found in the store."""
+
+    manifest: dict[str, Any]
+    now: bool
 
 
 class Job:
@@ -35,8 +45,11 @@ class Job:
         self.kind: str = payload["kind"]
         self.content: Mapping[str, Any] = payload["content"]
         self.identity: str = payload["identity"]
-        self.parents = {role: store.open(key) for role, key in payload["parents"].items()}
         self.parent_payloads = payload["parent_payloads"]
+        self.parents = {
+            role: store.open(key, weights=self.parent_payloads[role]["kind"] in WEIGHTS)
+            for role, key in payload["parents"].items()
+        }
         self.store, self.aside, self.machine = store, aside, machine
 
     def seed(self, name: str) -> int:
@@ -52,43 +65,99 @@ class Job:
         return read_meta(self.parents[role])
 
 
-def execute(payload: Mapping[str, Any], root: Path, machine: Machine) -> dict[str, Any]:
-    """Build one stage and return its manifest.
+Worker = Callable[[Job], dict[str, Any]]
+Workers = Mapping[str, Worker]
+NONE: Workers = MappingProxyType({})
+
+
+def execute(payload: Mapping[str, Any], root: Path, machine: Machine, workers: Workers = NONE) -> Built:
+    """Build one stage unless it is in the store; `workers` stand in for what does a kind of stage.
 
     Raises:
+        BusyError: another worker is building it.
+        LostError: a parent is not in the store, or damaged.
+        UnwritableError: the disk is full or read-only.
         BenchError: what the stage itself reports, with its remedy.
     """
-    store = Store(root)
-    started = time.perf_counter()
-    with store.draft(payload["key"]) as aside:
-        job = Job(payload, store, aside, machine)
-        try:
-            meta = _worker(job.kind)(job)
-        except OSError as error:
-            if error.errno not in UNWRITABLE:
-                raise
-            reason = f"The store cannot be written: {error.strerror}."
-            raise StoreError(
-                reason, "Free disk space or name another --out, and run again with --retry-failed."
-            ) from error
-        write_json(aside / "meta.json", meta)
-        manifest = {
-            "kind": job.kind,
-            "version": VERSION[job.kind],
-            "content": payload["content"],
-            "parents": dict(payload["parents"]),
-            "seconds": time.perf_counter() - started,
-            "device": machine.device,
-        }
-        return store.finish(payload["key"], aside, manifest)
+    store, key, kind = Store(root), payload["key"], payload["kind"]
+    with claimed(store, payload), writing(store):
+        manifest = standing(store, payload)
+        if manifest is not None:
+            return Built(manifest, False)
+        store.forget_drafts(key)
+        started = time.perf_counter()
+        with store.draft(key) as aside:
+            work = workers.get(kind) or _worker(kind)
+            job = Job(payload, store, aside, machine)
+            meta, cut = memory.with_smaller_batches(lambda: work(job), lambda: _emptied(aside))
+            write_json(aside / "meta.json", meta if cut == 1 else {**meta, "batches_cut": cut})
+            return Built(store.finish(key, aside, manifest_of(payload, machine, time.perf_counter() - started)), True)
 
 
-def _worker(kind: str) -> Callable[[Job], dict[str, Any]]:
+def standing(store: Store, payload: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the manifest of a stage that is in the store with all that is needed of it, else None."""
+    manifest = store.manifest(payload["key"])
+    released = manifest is not None and payload["kind"] in WEIGHTS and manifest.get("released")
+    return None if released else manifest
+
+
+def manifest_of(payload: Mapping[str, Any], machine: Machine, seconds: float) -> dict[str, Any]:
+    """Return what a stage's manifest says besides the digests of its files."""
+    return {
+        "kind": payload["kind"],
+        "version": VERSION[payload["kind"]],
+        "content": payload["content"],
+        "parents": dict(payload["parents"]),
+        "seconds": seconds,
+        "device": machine.device,
+    }
+
+
+@contextlib.contextmanager
+def claimed(store: Store, payload: Mapping[str, Any]) -> Iterator[None]:
+    """Hold the claim on a stage, and keep the weights of its parents from being released meanwhile."""
+    with contextlib.ExitStack() as held:
+        if not held.enter_context(store.claim(payload["key"])):
+            raise BusyError(f"Stage {payload['key']} is being built by another worker.", "Wait for it.")
+        for role, key in payload["parents"].items():
+            if payload["parent_payloads"][role]["kind"] in WEIGHTS:
+                held.enter_context(store.claim(key, shared=True))
+        yield
+
+
+@contextlib.contextmanager
+def writing(store: Store) -> Iterator[None]:
+    """Turn what a full or read-only disk raises, from whichever library, into an error that says so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        raise unwritable(f"The store {store.root}", error) from error
+    except Exception as error:
+        # safetensors has an error of its own, which names the number of the system's.
+        found = re.search(r"os error (\d+)", str(error))
+        if isinstance(error, BenchError) or found is None or int(found[1]) not in UNWRITABLE:
+            raise
+        raise unwritable(f"The store {store.root}", OSError(int(found[1]), os.strerror(int(found[1])))) from error
+
+
+def _emptied(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def _worker(kind: str) -> Worker:
     if kind in ("load", "poison", "trigger"):
         return {"load": _load, "poison": _poison, "trigger": _trigger}[kind]
     from bench.engine import work_victim
+    from bench.engine.repeatable import repeatable
 
-    return work_victim.WORKERS[kind]
+    def work(job: Job) -> dict[str, Any]:
+        with repeatable(job.machine.device, job.machine.deterministic):
+            return work_victim.WORKERS[kind](job)
+
+    return work
 
 
 def _load(job: Job) -> dict[str, Any]:

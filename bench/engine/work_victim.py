@@ -16,8 +16,9 @@ from bench.engine.artifacts import write_arrays, write_examples
 from bench.engine.clean_rows import CleanRows, divide
 from bench.engine.work import Job
 from bench.victim.loading import load_victim
+from bench.victim.run import TrainingLog
 from bench.victim.spec import ModelSpec
-from bench.victim.training import train
+from bench.victim.training import Task, train_gang
 from defenders.base import Defender
 
 
@@ -85,19 +86,33 @@ def _head_seed(payload: dict[str, Any]) -> int:
     return _seed_of(payload, "head")
 
 
-def _train(job: Job) -> dict[str, Any]:
-    """Train the victim on the data as they are, with the hooks of the defense if it acts here."""
+def training(job: Job) -> tuple[Task, dict[str, int]]:
+    """Return the training of a stage, its victim made and wrapped, and how many clean rows it knows by use."""
     data = job.examples("data", "train").examples
     victim = _fresh(job, dict(job.content), job.seed("head"))
     hooks, counts = (), {"method": 0, "calibration": 0}
     if "defense" in job.content:
         defense, counts = _bound(job)
         defense.wrap(victim)
-        hooks = defense.hooks(defense.knowledge)
+        hooks = tuple(defense.hooks(defense.knowledge))
     selection = _clean(job).selection
-    log = train(victim, blinded(data), selection, seed=job.seed("train"), hooks=hooks)
-    victim.save(job.aside)
-    return {"log": log.json(), "knowledge": {**counts, "selection": len(selection)}, "versions": versions()}
+    task = Task(victim, blinded(data), selection, job.seed("train"), hooks)
+    return task, {**counts, "selection": len(selection)}
+
+
+def trained(job: Job, task: Task, counts: dict[str, int], log: TrainingLog) -> dict[str, Any]:
+    """Write the weights of a training that has ended; return what the stage says of itself."""
+    task.victim.save(job.aside)
+    return {"log": log.json(), "knowledge": counts, "versions": versions()}
+
+
+def _train(job: Job) -> dict[str, Any]:
+    """Train the victim on the data as they are, with the hooks of the defense if it acts here."""
+    task, counts = training(job)
+    (log,) = train_gang([task])
+    if isinstance(log, Exception):
+        raise log
+    return trained(job, task, counts, log)
 
 
 def _repair(job: Job) -> dict[str, Any]:

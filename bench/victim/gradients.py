@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.core.errors import CellError
+from bench.core.memory import cut, free, is_out_of_memory
 from bench.victim.batching import Batch
 from bench.victim.run import REFERENCE, TRAINING, Hook
 
@@ -23,7 +24,7 @@ class Passes:
 
     def __init__(self, width: int) -> None:
         self.width = width  # members in one pass
-        self.pieces = 1  # parts of a batch that run one after another
+        self.pieces = cut()  # parts of a batch that run one after another
 
     def of(self, members: Sequence[Member]) -> Iterator[Sequence[Member]]:
         """Yield parts of the members, each with its loss, its gradients and those of the batches that ride along.
@@ -41,21 +42,21 @@ class Passes:
             states = [(stream, stream.get_state()) for member in part for stream in member.run.streams.values()]
             try:
                 self._run(part)
-            except torch.OutOfMemoryError as error:
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
                 # What was drawn is drawn again, so that the numbers are those of the pass that did not fit.
                 for stream, state in states:
                     stream.set_state(state)
                 for member in part:
                     member.optimizer.zero_grad(set_to_none=True)
                 self._shrink(len(part), max(len(batch.rows) for member in part for batch in member.batches_of_step))
-                del error
                 continue
             yield part
             first += len(part)
 
     def _shrink(self, members: int, rows: int) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free()
         if members > 1:
             self.width = (members + 1) // 2
         elif self.pieces < rows:

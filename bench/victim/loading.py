@@ -184,13 +184,28 @@ def _check_device(device: str) -> None:
 
 
 def _from_folder(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[Any, Any]:
+    from bench.victim.kept import loaded
+
+    states = [(item.name, item.stat()) for item in sorted(folder.iterdir()) if item.suffix in USED]
+    files = tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)
+    tokenizer, model, absent = loaded((str(folder), files, classes), lambda: _read(spec, folder, classes, seed))
+    _draw_linears(model, absent, seed)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return tokenizer, model.eval()
+
+
+def _read(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[Any, Any, set[str]]:
+    """Return tokenizer, model and the names of the parameters that the files lack."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         with torch.random.fork_rng(devices=[]):
-            # The linears that transformers draws here are drawn over below; the rest must follow the seed too.
+            # The linears that transformers draws here are drawn over later; the rest must follow the seed too.
             torch.default_generator.manual_seed(derived_seed(seed, "absent"))
             model, loading = AutoModelForSequenceClassification.from_pretrained(
                 folder,
@@ -206,13 +221,7 @@ def _from_folder(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tupl
             f"Model {spec.name!r} cannot be loaded from {str(folder)!r}: {str(error).strip().splitlines()[0]}",
             "Name a folder that transformers can read as a sequence classifier.",
         ) from error
-    absent = set(loading["missing_keys"]) | {entry[0] for entry in loading["mismatched_keys"]}
-    _draw_linears(model, absent, seed)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "right"
-    model.config.pad_token_id = tokenizer.pad_token_id
-    return tokenizer, model.eval()
+    return tokenizer, model, set(loading["missing_keys"]) | {entry[0] for entry in loading["mismatched_keys"]}
 
 
 def _draw_linears(model: Any, absent: set[str], seed: int) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.core.errors import CellError
+from bench.core.memory import part_size
 from bench.victim.batching import Encoded
 from bench.victim.victim import Victim
 
@@ -103,7 +104,7 @@ def _collected(victim: Victim, texts: Sequence[str], compute: Callable[[dict[str
     victim.eval()
     try:
         with torch.inference_mode(), victim.autocast():
-            for rows in by_tokens(encoded, tokens):
+            for rows in by_tokens(encoded, part_size(tokens)):
                 parts.append(compute(encoded.batch(rows, victim.device).inputs).float())
                 order.extend(rows)
     finally:

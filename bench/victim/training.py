@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from bench.core.errors import CellError
 from bench.core.example import Example
+from bench.core.memory import part_size
 from bench.core.seeding import derived_seed
 from bench.victim.batching import Batch, Encoded
 from bench.victim.gradients import Passes
@@ -227,7 +228,7 @@ def _look(members: Sequence[Member]) -> None:
         member.keeper.take(member.run.victim.accuracy(member.keeper.held_out))
     else:
         held_out = {member.place: member.keeper.held_out for member in members}
-        found = joint.probabilities(held_out, members[0].run.victim.prediction_batch)
+        found = joint.probabilities(held_out, part_size(members[0].run.victim.prediction_batch))
         for member in members:
             right = found[member.place].argmax(-1) == member.keeper.held_out.labels.numpy()
             member.keeper.take(float(right.mean()))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bench.core.errors import CellError
 from bench.core.example import Example
+from bench.core.memory import part_size
 from bench.victim.batching import Encoded, encode
 from bench.victim.spec import ModelSpec
 
@@ -148,7 +149,7 @@ class Victim(nn.Module):
         self.eval()
         try:
             with torch.inference_mode():
-                for rows in texts.by_length(batch_size or self.prediction_batch):
+                for rows in texts.by_length(part_size(batch_size or self.prediction_batch)):
                     inputs = texts.batch(rows, self.device).inputs
                     out[torch.tensor(rows, device=out.device)] = compute(inputs).float()
         finally:

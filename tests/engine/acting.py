@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bench.core.memory import cut
 from bench.core.options import Count
 from defenders.base import Defender
 
@@ -110,3 +111,16 @@ class Dies(Defender):
         import os
 
         os._exit(9)
+
+
+@dataclass(frozen=True)
+class Hungry(Defender):
+    """Run out of memory unless batches are cut into as many parts."""
+
+    name = "hungry"
+    parts: Count = 2
+
+    def wrap(self, victim: Any) -> None:
+        """Raise what Python raises."""
+        if cut() < self.parts:
+            raise MemoryError

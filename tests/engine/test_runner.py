@@ -79,6 +79,15 @@ def test_one_failing_defense_leaves_its_siblings_alone(tiny: Tiny) -> None:
     assert errors["removes-all"]["stage"] == "cleanse"
 
 
+def test_a_stage_that_runs_out_of_memory_is_tried_with_smaller_batches_before_it_fails(tiny: Tiny) -> None:
+    report = tiny.run(tiny.plan(defenders=["vanilla", f"{HERE}:Hungry(parts=4)", f"{HERE}:Hungry(parts=17)"]))
+    assert report.done == 2
+    (reason,) = report.failed.values()
+    assert reason.startswith("Memory ran out, even with batches cut into 16 parts")
+    cuts = {r["cell"]["defense"]["name"]: r["cost"]["batches_cut"] for r in records(tiny) if r["status"] == "ok"}
+    assert cuts == {"vanilla": 1, "hungry": 4}
+
+
 def test_failed_cells_are_kept_and_run_again_only_when_asked(tiny: Tiny) -> None:
     plan = tiny.plan(defenders=acting("Crashes"))
     assert tiny.run(plan).executed == 3  # load, poison and trigger; the training failed

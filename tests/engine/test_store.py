@@ -57,7 +57,7 @@ def test_an_altered_or_missing_file_is_noticed_when_the_stage_is_opened(tmp_path
         store.open(KEY)
 
 
-def test_released_weights_are_gone_the_rest_stays_and_a_rebuilt_stage_takes_its_place(tmp_path: Path) -> None:
+def test_released_weights_are_gone_the_rest_stays_and_a_rebuilt_stage_gives_them_back(tmp_path: Path) -> None:
     store = Store(tmp_path)
     build(store, "first")
     assert store.release(KEY) == 100
@@ -66,7 +66,8 @@ def test_released_weights_are_gone_the_rest_stays_and_a_rebuilt_stage_takes_its_
     assert store.release(KEY) == 0
     build(store, "again")
     assert store.has(KEY, weights=True)
-    assert (store.open(KEY) / "data.txt").read_text() == "again"
+    # What records have been made from stays.
+    assert (store.open(KEY) / "data.txt").read_text() == "first"
 
 
 def test_a_store_that_cannot_be_written_is_an_error_with_a_remedy(tmp_path: Path) -> None:

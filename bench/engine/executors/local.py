@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from bench.engine.executors import Outcome
-from bench.engine.executors.inline import attempt
+from bench.engine.executors import Outcome, Task
+from bench.engine.executors.attempt import ATTEMPTS, Attempt, attempt, died
 from bench.engine.work import Machine
+from bench.victim.kept import keep_models
 
 # A neighbour that spins while it waits costs a factor of ten; one thread each makes numbers repeat.
 WORKER_ENVIRONMENT = {
@@ -23,91 +25,152 @@ WORKER_ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+PATIENCE = 5.0  # seconds for a worker to end when asked
 
 
-def _initialise(environment: dict[str, str], devices: Any) -> None:
+def _serve(connection: Connection, root: Path, machine: Machine, build: Attempt) -> None:
+    """Build what comes through the connection until it ends: with the run, or when the process of the run has died."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
-    os.environ.update(environment)
-    if devices is not None:
-        os.environ["BENCH_WORKER_DEVICE"] = devices.get()
+    os.environ.update(WORKER_ENVIRONMENT)
+    keep_models()
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while (task := connection.recv()) is not None:
+            connection.send(build(task, root, machine))
 
 
-def _attempt(payload: dict[str, Any], root: Path, machine: Machine) -> Outcome:
-    device = os.environ.get("BENCH_WORKER_DEVICE", machine.device)
-    return attempt(payload, root, Machine(machine.data_dir, device))
+class _Worker:
+    """One process and the task that it has."""
+
+    def __init__(self, context: Any, *arguments: Any) -> None:
+        self.task: Task | None = None
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, *arguments), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def give(self, task: Task) -> bool:
+        """Hand a task over; tell whether the process was there to take it."""
+        try:
+            self.connection.send(task)
+        except OSError:
+            return False
+        self.task = task
+        return True
+
+    def answer(self) -> list[Outcome] | None:
+        """Return the outcomes of the task, None if the process died over it."""
+        try:
+            return self.connection.recv() if self.connection.poll() else None
+        except (EOFError, OSError):
+            return None
+
+    def end(self) -> None:
+        """Stop the process: at once if it has a task, else by asking."""
+        if self.task is not None:
+            self.process.terminate()
+        else:
+            with contextlib.suppress(OSError):
+                self.connection.send(None)
+        self.connection.close()
+
+    def gone(self) -> None:
+        """Wait for the end of a process that was told to stop."""
+        self.process.join(PATIENCE)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.process.close()
 
 
 class LocalExecutor:
-    """A pool of worker processes; a worker that dies takes only its own stage with it."""
+    """Worker processes that live as long as the run; one that dies takes only its own task with it, to be given again.
 
-    def __init__(self, root: Path, machine: Machine, workers: int, devices: Sequence[str] = ()) -> None:
-        self.root, self.machine, self.slots, self.devices = root, machine, workers, tuple(devices)
-        self._running: dict[Future, dict[str, Any]] = {}
-        self._lost: list[dict[str, Any]] = []
+    They are forked from a process that has imported what they need, so that a new one costs little.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        machine: Machine,
+        workers: int,
+        devices: Sequence[str] = (),
+        build: Attempt = attempt,
+        preload: str = "bench.engine.work_victim",
+    ) -> None:
+        self.root, self.machine, self.slots, self.build = root, machine, workers, build
+        devices = devices or (machine.device,)
+        self._devices = deque(devices[number % len(devices)] for number in range(workers))  # of workers to come
+        self._workers: list[_Worker] = []
+        self._device: dict[_Worker, str] = {}
+        self._deaths: dict[str, int] = {}
         self._saved = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
-        os.environ.update(WORKER_ENVIRONMENT)  # read by the workers when they start
-        self._pool = self._new_pool(workers)
+        os.environ.update(WORKER_ENVIRONMENT)  # read when the process from which they are forked starts
+        forks = "forkserver" in get_all_start_methods()
+        self._context = get_context("forkserver" if forks else "spawn")
+        if forks:
+            self._context.set_forkserver_preload([preload])
 
-    def _new_pool(self, workers: int) -> ProcessPoolExecutor:
-        context, queue = get_context("spawn"), None
-        if self.devices:
-            queue = context.Queue()
-            for number in range(workers):
-                queue.put(self.devices[number % len(self.devices)])
-        return ProcessPoolExecutor(workers, context, _initialise, (WORKER_ENVIRONMENT, queue))
+    def submit(self, task: Task) -> None:
+        """Hand the task to a worker that has none, a new one if need be."""
+        for worker in [worker for worker in self._workers if worker.task is None]:
+            if worker.give(task):
+                return
+            self._bury(worker)
+        while not self._new_worker().give(task):
+            pass
 
-    def submit(self, payload: dict[str, Any]) -> None:
-        """Hand the stage to a free worker."""
-        try:
-            self._running[self._pool.submit(_attempt, payload, self.root, self.machine)] = payload
-        except BrokenProcessPool:  # a worker has died since the last look
-            self._lost.append(payload)
+    def _new_worker(self) -> _Worker:
+        device = self._devices.popleft()
+        machine = Machine(self.machine.data_dir, device, self.machine.deterministic)
+        worker = _Worker(self._context, self.root, machine, self.build)
+        self._workers.append(worker)
+        self._device[worker] = device
+        return worker
 
-    def finished(self) -> Iterator[Outcome]:
-        """Wait for the next stage to end and return it, with any that ended besides."""
-        done, _ = wait(self._running, return_when=FIRST_COMPLETED)
-        outcomes = []
-        for future in done:
-            payload = self._running.pop(future)
-            try:
-                outcomes.append(future.result())
-            except BrokenProcessPool:
-                self._lost.append(payload)
-        if self._lost:
-            outcomes += self._recover()
+    def _bury(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        device = self._device.pop(worker)
+        self._devices.append(device)
+        worker.task = None
+        worker.end()
+        worker.gone()
+
+    def finished(self, seconds: float | None = None) -> Iterator[Outcome]:
+        """Wait for the next task to end; return its outcomes and those of any that ended besides."""
+        busy = [worker for worker in self._workers if worker.task is not None]
+        signs = [sign for worker in busy for sign in (worker.connection, worker.process.sentinel)]
+        ready = set(wait(signs, seconds))
+        outcomes: list[Outcome] = []
+        for worker in busy:
+            if worker.connection in ready or worker.process.sentinel in ready:
+                outcomes += self._collect(worker)
         return iter(outcomes)
 
-    def _recover(self) -> list[Outcome]:
-        """Run what was under way when a worker died, each stage alone: only the one that kills its worker fails."""
-        lost = [*self._lost, *self._running.values()]
-        self._lost, self._running = [], {}
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        outcomes = [self._alone(payload) for payload in lost]
-        self._pool = self._new_pool(self.slots)
-        return outcomes
-
-    def _alone(self, payload: dict[str, Any]) -> Outcome:
-        self._pool = self._new_pool(1)
-        try:
-            return self._pool.submit(_attempt, payload, self.root, self.machine).result()
-        except BrokenProcessPool:
-            error = {
-                "type": "WorkerDied",
-                "message": "The worker process died while it built this stage.",
-                "remedy": "It may have run out of memory: run with fewer --workers and --retry-failed.",
-                "stage": payload["kind"],
-                "traceback": None,
-            }
-            return Outcome(payload["key"], None, error)
-        finally:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+    def _collect(self, worker: _Worker) -> list[Outcome]:
+        """Return what a worker made of its task; if it died over it, another one gets the task, up to a limit."""
+        task, found = worker.task or (), worker.answer()
+        worker.task = None
+        if found is not None:
+            return found
+        self._bury(worker)
+        name = task[0]["key"]
+        self._deaths[name] = self._deaths.get(name, 0) + 1
+        if self._deaths[name] < ATTEMPTS:
+            self.submit(task)
+            return []
+        if len(task) > 1:  # one member may be the reason: each alone from here on
+            for payload in task:
+                self._deaths[payload["key"]] = 0
+            return [Outcome(payload["key"], busy=True) for payload in task]
+        return died(task)
 
     def close(self) -> None:
-        """Stop the workers at once; half-built drafts stay aside and are never taken for results."""
-        processes = list((self._pool._processes or {}).values()) if self._running else []
-        self._pool.shutdown(wait=not processes, cancel_futures=True)
-        for process in processes:
-            process.terminate()
+        """Stop the workers, those with a task at once: half-built drafts stay aside and are never taken for results."""
+        for worker in self._workers:
+            worker.end()
+        for worker in self._workers:
+            worker.gone()
+        self._workers.clear()
         for name, value in self._saved.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -1,0 +1,76 @@
+"""How far a run is: `bench status`."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.commands.display import words
+from bench.core.errors import RequestError
+from bench.engine import preflight
+from bench.engine.expand import Expanded, expand
+from bench.engine.grid import load_grid, narrowed
+from bench.engine.plan import Plan, make_plan
+from bench.engine.progress import Progress, look, read_requests
+
+SHOWN = 16  # running stages named one by one
+
+
+def show_status(out: Path, data: str | None, console: Console) -> int:
+    """Print what is done, running, failed and left of everything that was asked for into a folder."""
+    _print(look(plan_into(out, data), out), console)
+    return 0
+
+
+def plan_into(out: Path, data: str | None) -> Plan:
+    """Return the plan of everything that was asked for into a folder.
+
+    Raises:
+        RequestError: nothing has been run into the folder, or a grid file is not there any more.
+    """
+    requests = read_requests(out)
+    if not requests:
+        raise RequestError(f"Nothing has been run into {out}.", "Run a grid first, or name its folder with --out.")
+    cells = Expanded()
+    for request in requests:
+        given = request["changes"].items()
+        changes = {name: tuple(value) if isinstance(value, list) else value for name, value in given}
+        found = expand(narrowed(load_grid(request["grid"]).blocks(), changes), preflight.data_folder(data))
+        for key, cell in found.cells.items():
+            cells.add(cell, found.impossible.get(key))
+    return make_plan(cells)
+
+
+def _print(progress: Progress, console: Console) -> None:
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False)
+
+    left = progress.cells - progress.done - len(progress.failed)
+    say(f"{progress.done} of {progress.cells} cells done, {len(progress.failed)} failed, {left} left")
+    for reason, count in sorted(Counter(progress.failed.values()).items()):
+        say(f"  failed: {count} x {reason}")
+    kinds = Counter(stage.kind for stage in progress.left)
+    if progress.left:
+        say(f"{len(progress.left)} stages left: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
+    for stage, owner in progress.running[:SHOWN]:
+        since = max(0.0, time.time() - float(owner.get("since", time.time())))
+        say(f"  running: {words(stage)} ({owner.get('host', '?')}, process {owner.get('pid', '?')}, {since:.0f} s)")
+    if len(progress.running) > SHOWN:
+        say(f"  and {len(progress.running) - SHOWN} more")
+    if not progress.left:
+        return
+    if not progress.at_work:
+        say("Nobody is at work on it: give the same command again to go on.")
+    elif progress.seconds is None:
+        say("estimated end: not yet known")
+    else:
+        end = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + progress.seconds))
+        say(f"estimated end: {end}, in {_duration(progress.seconds)}, with the {len(progress.running)} at work now")
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = int(seconds // 3600), int(seconds % 3600 // 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {int(seconds % 60)} s"

@@ -1,0 +1,141 @@
+"""Worker processes of Ray: on this machine, or all over a cluster whose machines share the output folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.core.errors import RequestError
+from bench.engine.executors import Outcome, Task
+from bench.engine.executors.attempt import ATTEMPTS, Attempt, attempt, died
+from bench.engine.executors.local import WORKER_ENVIRONMENT
+from bench.engine.work import Machine
+from bench.victim.kept import keep_models
+
+
+class _Worker:
+    """What lives in a worker process of Ray: it keeps the model that it loaded last."""
+
+    def __init__(self, root: str, machine: Machine, build: Attempt) -> None:
+        self.root, self.machine, self.build = Path(root), machine, build
+        keep_models()
+
+    def work(self, task: Task) -> list[Outcome]:
+        """Build a task; on a GPU, Ray has chosen the one that this process sees."""
+        return self.build(task, self.root, self.machine)
+
+
+class RayExecutor:
+    """Actors of Ray, one per CPU or per fraction of a GPU; a task whose actor dies is given to a new one."""
+
+    def __init__(
+        self,
+        root: Path,
+        machine: Machine,
+        workers: int | None = None,
+        *,
+        address: str | None = None,
+        gpus_per_worker: float = 1.0,
+        build: Attempt = attempt,
+    ) -> None:
+        """Connect to the cluster at `address`, or start one of `workers` CPUs on this machine.
+
+        Raises:
+            RequestError: Ray is not installed, the cluster does not answer, or has no room for one worker.
+        """
+        self.ray = _imported()
+        self._own = not self.ray.is_initialized()
+        if self._own:
+            self._connect(address, workers)
+        on_gpu = machine.device.startswith("cuda")
+        have = self.ray.cluster_resources()
+        room = int(have.get("GPU", 0) / gpus_per_worker) if on_gpu else int(have.get("CPU", 0))
+        self.slots = min(workers, room) if workers else room
+        if self.slots < 1:
+            self._leave()
+            raise RequestError(
+                f"The Ray cluster has no room for a worker: {have.get('CPU', 0):g} CPUs, {have.get('GPU', 0):g} GPUs.",
+                "Add machines, lower --gpus-per-worker, or use --device cpu.",
+            )
+        device = "cuda:0" if on_gpu else machine.device  # a worker sees only the GPU that it was given
+        environment = {**WORKER_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+        options = {"num_cpus": 1, "num_gpus": gpus_per_worker if on_gpu else 0, "max_restarts": 0}
+        settings = {**options, "runtime_env": {"env_vars": environment}}
+        self._arguments = (str(root.resolve()), Machine(machine.data_dir, device, machine.deterministic), build)
+        self._actors = self.ray.remote(_Worker).options(**settings)
+        self._idle: deque[Any] = deque()
+        self._running: dict[Any, tuple[Any, Task]] = {}
+        self._deaths: dict[str, int] = {}
+
+    def _connect(self, address: str | None, workers: int | None) -> None:
+        settings: dict[str, Any] = {"address": address or "local"}
+        if not address:
+            settings |= {"num_cpus": workers, "include_dashboard": False}
+        try:
+            self.ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise RequestError(
+                f"Ray cannot be used at {address or 'this machine'}: {reason}",
+                "Start a cluster with `ray start --head`, or leave --address out.",
+            ) from error
+
+    def submit(self, task: Task) -> None:
+        """Hand the task to an actor that has none, a new one if need be."""
+        actor = self._idle.popleft() if self._idle else self._actors.remote(*self._arguments)
+        self._running[actor.work.remote(task)] = (actor, task)
+
+    def finished(self, seconds: float | None = None) -> Iterator[Outcome]:
+        """Wait for the next task to end; return its outcomes and those of any that ended besides."""
+        everything = list(self._running)
+        ready, _ = self.ray.wait(everything, num_returns=1, timeout=seconds)
+        more, _ = self.ray.wait(everything, num_returns=len(everything), timeout=0)
+        return iter([outcome for reference in {*ready, *more} for outcome in self._collect(reference)])
+
+    def _collect(self, reference: Any) -> list[Outcome]:
+        actor, task = self._running.pop(reference)
+        try:
+            outcomes = self.ray.get(reference)
+        except (self.ray.exceptions.RayActorError, self.ray.exceptions.WorkerCrashedError):
+            return self._once_more(task)
+        self._idle.append(actor)
+        return outcomes
+
+    def _once_more(self, task: Task) -> list[Outcome]:
+        """Give the task of a dead actor to another one, its members alone if it was a gang, up to a limit."""
+        name = task[0]["key"]
+        self._deaths[name] = self._deaths.get(name, 0) + 1
+        if len(task) > 1:
+            return [Outcome(payload["key"], busy=True) for payload in task]
+        if self._deaths[name] >= ATTEMPTS:
+            return died(task)
+        self.submit(task)
+        return []
+
+    def close(self) -> None:
+        """Stop the actors, and the cluster if it was started here."""
+        for actor in [*self._idle, *(actor for actor, _ in self._running.values())]:
+            self.ray.kill(actor)
+        self._idle.clear()
+        self._running.clear()
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._own:
+            self.ray.shutdown()
+
+
+def _imported() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the machine unasked
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError:
+        remedy = "Install it with: pip install 'openbackdoor-bench[ray]'."
+        raise RequestError("The engine 'ray' needs the package ray, which is not installed.", remedy) from None
+    return ray

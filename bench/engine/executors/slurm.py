@@ -1,0 +1,126 @@
+"""Slurm jobs, submitted with submitit: what is ready goes out as one job array, and comes back after a preemption."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.core.errors import RequestError
+from bench.engine.executors import Outcome, Task
+from bench.engine.executors.attempt import ATTEMPTS, Attempt, attempt, died
+from bench.engine.executors.local import WORKER_ENVIRONMENT
+from bench.engine.work import Machine
+
+ARRAY = 64  # jobs at work at one time unless --workers says otherwise
+LOOK = 0.5  # seconds between looks at the jobs
+
+
+class StageJob:
+    """One task as submitit runs it: a preempted or timed-out job asks to be put back into the queue."""
+
+    def __init__(self, root: str, machine: Machine, build: Attempt) -> None:
+        self.root, self.machine, self.build = root, machine, build
+
+    def __call__(self, task: Task) -> list[Outcome]:
+        """Build the task on the machine that Slurm has chosen."""
+        os.environ.update(WORKER_ENVIRONMENT)
+        return self.build(task, Path(self.root), self.machine)
+
+    def checkpoint(self, task: Task) -> Any:
+        """Return what submitit queues again: the stage starts over, its draft is thrown away by whoever builds it."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, task)
+
+
+class SlurmExecutor:
+    """Jobs of Slurm, or with `cluster=local` processes on this machine by the same way."""
+
+    def __init__(
+        self,
+        root: Path,
+        machine: Machine,
+        workers: int | None = None,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        build: Attempt = attempt,
+    ) -> None:
+        """Prepare the folder for the jobs' files beside the store; `settings` are parameters of submitit.
+
+        Raises:
+            RequestError: submitit or Slurm is not there, or a setting is not one of submitit's.
+        """
+        submitit = _imported()
+        given = dict(settings or {})
+        cluster = given.pop("cluster", "slurm")
+        if cluster not in ("slurm", "local"):
+            raise RequestError(f"--slurm cluster={cluster} is neither slurm nor local.", "Leave it out.")
+        if cluster == "slurm" and shutil.which("sbatch") is None:
+            raise RequestError("There is no sbatch on this machine.", "Run it where Slurm is, or use --engine local.")
+        self.slots = workers or ARRAY
+        self.cluster = cluster
+        self._executor = submitit.AutoExecutor(folder=root.parent / "slurm", cluster=cluster)
+        on_gpu = machine.device.startswith("cuda")
+        defaults: dict[str, Any] = {"name": "bench", "timeout_min": 240, "gpus_per_node": int(on_gpu)}
+        if cluster == "slurm":
+            defaults["slurm_array_parallelism"] = self.slots
+        try:
+            self._executor.update_parameters(**{**defaults, **given})
+        except (NameError, TypeError, ValueError) as error:
+            raise RequestError(f"--slurm: {error}", "Name parameters of submitit, as slurm_partition=gpu.") from error
+        device = "cuda:0" if on_gpu else machine.device
+        place = None if machine.data_dir is None else machine.data_dir.resolve()
+        self._job = StageJob(str(root.resolve()), Machine(place, device, machine.deterministic), build)
+        self._waiting: list[Task] = []
+        self._running: dict[Any, Task] = {}
+        self._deaths: dict[str, int] = {}
+
+    def submit(self, task: Task) -> None:
+        """Keep the task for the next array."""
+        self._waiting.append(task)
+
+    def finished(self, seconds: float | None = None) -> Iterator[Outcome]:
+        """Send what has gathered as one array, then wait for a job to end; return the outcomes of those that have."""
+        if self._waiting:
+            jobs = self._executor.map_array(self._job, self._waiting)
+            self._running |= dict(zip(jobs, self._waiting, strict=True))
+            self._waiting = []
+        until = None if seconds is None else time.monotonic() + seconds
+        while True:
+            done = [job for job in self._running if job.done()]
+            outcomes = [outcome for job in done for outcome in self._collect(job)]
+            if outcomes or not self._running or (until is not None and time.monotonic() >= until):
+                return iter(outcomes)
+            time.sleep(LOOK if self.cluster == "slurm" else LOOK / 10)
+
+    def _collect(self, job: Any) -> list[Outcome]:
+        """Return what a job made of its task; one that died is sent again, its members alone if it was a gang."""
+        task = self._running.pop(job)
+        try:
+            return job.result()
+        except Exception:  # submitit's own errors, or a result that was cut off as the job died
+            name = task[0]["key"]
+            self._deaths[name] = self._deaths.get(name, 0) + 1
+        if len(task) > 1 or self._deaths[name] < ATTEMPTS:
+            return [Outcome(payload["key"], busy=True) for payload in task]
+        return died(task)
+
+    def close(self) -> None:
+        """Cancel the jobs that are queued or running."""
+        for job in self._running:
+            job.cancel(check=False)
+        self._running.clear()
+        self._waiting.clear()
+
+
+def _imported() -> Any:
+    try:
+        import submitit
+    except ImportError:
+        remedy = "Install it with: pip install 'openbackdoor-bench[slurm]'."
+        raise RequestError("The engine 'slurm' needs the package submitit, which is not installed.", remedy) from None
+    return submitit

@@ -1,0 +1,184 @@
+"""Who builds what: a claim on one stage that ends with the process that holds it, and says whose it is.
+
+A claim is an exclusive `flock` on a small file. On one machine the kernel gives it up the moment its owner dies, so
+that a stage is taken over at once and never built by two. On a network file system two things hold. Where the server
+passes locks on (NFS version 4, and 3 with its lock manager), the same is true, once the server has noticed a machine
+that died. Where locks are local to a machine or missing, the owner's sign of life counts, a new time on the file every
+BEAT seconds: a claim of another machine is taken over after SILENT seconds without one. Only there can two workers that
+start within the same instant build one stage; the first rename into the store still wins, and the other is thrown away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+BEAT = 10.0  # seconds between two signs of life
+SILENT = 60.0  # seconds without one after which the owner, on another machine, is taken for dead
+SETTLE = 0.05  # seconds after which one of two that claimed without locks reads the name of the other
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+# Signs of life as seen from here, on this machine's own clock: path -> what was seen, and when first.
+_seen: dict[str, tuple[tuple[str, int], float]] = {}
+_beating: set[Path] = set()  # the files of the claims that this process holds
+_beater: tuple[int, threading.Thread] | None = None  # who gives their signs of life, and in which process
+
+
+@functools.cache
+def machine() -> str:
+    """Return what tells this running kernel from any other: containers on one host share it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return f"{socket.gethostname()}.{uuid.getnode():x}"
+
+
+class Claim:
+    """A claim on one file: exclusive to build or delete, shared to read what must not be deleted meanwhile."""
+
+    def __init__(self, path: Path, shared: bool = False) -> None:
+        self.path, self.shared = path, shared
+        self.sure = True  # whether the kernel vouches that nobody else is at work
+        self._file: int | None = None
+        self._token = uuid.uuid4().hex
+
+    def take(self) -> bool:
+        """Take the claim and tell whether it was free.
+
+        Raises:
+            OSError: the file cannot be made.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = self._lock()
+        if file is None:
+            return False
+        if not self.shared and (self._held_elsewhere(file) or not self._sign(file)):
+            os.close(file)
+            return False
+        self._file = file
+        if not self.shared:
+            _alive(self.path)
+        return True
+
+    def drop(self) -> None:
+        """Give the claim up."""
+        _beating.discard(self.path)
+        file, self._file = self._file, None
+        if file is not None:
+            owner = None if self.shared else _owner(os.pread(file, 4096, 0))
+            if owner is not None and owner["token"] == self._token:
+                # Still locked, so that nobody who waits for this very file takes it unawares.
+                self.path.unlink(missing_ok=True)
+            os.close(file)
+
+    def __enter__(self) -> bool:
+        return self.take()
+
+    def __exit__(self, *reason: object) -> None:
+        self.drop()
+
+    def _lock(self) -> int | None:
+        """Return the open and locked file, None where another process has it."""
+        kind = fcntl.LOCK_SH if self.shared else fcntl.LOCK_EX
+        while True:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(file), os.stat(self.path)):
+                    return file
+            except FileNotFoundError:
+                pass  # its owner has just finished and removed it: a new file
+            except BlockingIOError:
+                os.close(file)
+                return None
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    os.close(file)
+                    raise
+                self.sure = False
+                return file
+            os.close(file)
+
+    def _held_elsewhere(self, file: int) -> bool:
+        """Tell whether a living owner stands in the file although the lock was free, or says nothing."""
+        owner = _owner(os.pread(file, 4096, 0))
+        if owner is None or (self.sure and owner["machine"] == machine()):
+            return False
+        self.sure = False
+        sign = (owner["token"], os.fstat(file).st_mtime_ns)
+        before = _seen.get(str(self.path))
+        if before is None or before[0] != sign:
+            _seen[str(self.path)] = (sign, time.monotonic())
+            return True
+        return time.monotonic() - before[1] < SILENT
+
+    def _sign(self, file: int) -> bool:
+        """Write the owner into the file; where nothing vouches for the lock, look whether another did so too."""
+        owner = {"machine": machine(), "host": socket.gethostname(), "pid": os.getpid(), "token": self._token}
+        content = json.dumps({**owner, "since": time.time()}).encode()
+        os.ftruncate(file, 0)
+        os.pwrite(file, content, 0)
+        if self.sure:
+            return True
+        time.sleep(SETTLE)
+        found = _owner(os.pread(file, 4096, 0))
+        return found is not None and found["token"] == self._token
+
+
+def _alive(path: Path) -> None:
+    """Give signs of life for a claim from now on, from one thread for all claims of this process."""
+    global _beater
+    _beating.add(path)
+    if _beater is None or _beater[0] != os.getpid() or not _beater[1].is_alive():
+        thread = threading.Thread(target=_beat, name="claims", daemon=True)
+        _beater = (os.getpid(), thread)
+        thread.start()
+
+
+def _beat() -> None:
+    while True:
+        time.sleep(BEAT)
+        for path in tuple(_beating):
+            with contextlib.suppress(OSError):
+                os.utime(path)
+
+
+def _owner(content: bytes) -> dict[str, Any] | None:
+    try:
+        owner = json.loads(content)
+        return owner if isinstance(owner, dict) and {"machine", "token"} <= owner.keys() else None
+    except ValueError:
+        return None
+
+
+def owner_of(path: Path) -> dict[str, Any] | None:
+    """Return who holds the claim on a file as far as can be told from here, None where it is free."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        owner = _owner(os.pread(file, 4096, 0))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return owner or {}
+        except OSError:
+            pass
+        else:
+            if owner is None or owner["machine"] == machine():
+                return None
+        fresh = owner is not None and time.time() - os.fstat(file).st_mtime < SILENT
+        return owner if fresh else None
+    finally:
+        os.close(file)

@@ -1,0 +1,115 @@
+"""How far a run is, read off its folder: what was asked for, what is done, who is at work, and at what pace."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.engine.locks import owner_of
+from bench.engine.plan import Plan
+from bench.engine.runner import Runner
+from bench.engine.stages import Stage, with_ancestors
+from bench.engine.store import JOURNAL, KEY, LOCKS, RUN, Store, write_json
+
+REQUESTS = "requests.json"
+RECENT = 200  # stages of a kind that its pace is taken from
+
+
+@dataclass
+class Progress:
+    """The cells and stages of a plan by what became of them; seconds are estimates."""
+
+    cells: int = 0
+    done: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    at_work: bool = False  # whether a run is
+    running: list[tuple[Stage, Mapping[str, Any]]] = field(default_factory=list)
+    left: list[Stage] = field(default_factory=list)  # those that run included
+    seconds: float | None = None  # until the end at the pace so far; None where nothing tells
+
+
+def write_request(out: Path, grid: str, changes: Mapping[str, Any]) -> None:
+    """Note beside the store what was asked for, each request once: `bench status` plans it again."""
+    asked = json.loads(json.dumps({"grid": _place(grid), "changes": dict(changes)}))
+    known = read_requests(out)
+    if asked not in known:
+        write_json(out / REQUESTS, {"requests": [*known, asked]})
+
+
+def _place(grid: str) -> str:
+    return str(Path(grid).resolve()) if os.path.isfile(grid) else grid
+
+
+def read_requests(out: Path) -> list[dict[str, Any]]:
+    """Return what was asked for into this folder so far; nothing where the note is missing or damaged."""
+    try:
+        found = json.loads((out / REQUESTS).read_text("utf-8"))["requests"]
+        return [{"grid": str(item["grid"]), "changes": dict(item["changes"])} for item in found]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def look(plan: Plan, out: Path) -> Progress:
+    """Return how far the plan is in the folder; nothing is changed there."""
+    runner = Runner(plan, out, {}, read_only=True)
+    todo = runner.todo()
+    report = runner.report
+    for key in (*plan.impossible, *tuple(todo.cells)):  # those that failed before their first stage
+        record = runner.read(key)
+        if record is not None and record["stages"] is None:
+            runner.count(key, record)
+            todo.cells.pop(key, None)
+    due = with_ancestors(stage for stages in todo.cells.values() for stage in stages.last())
+    left = [stage for stage in due if stage.key in todo.stages]
+    progress = Progress(report.cells, report.done, dict(report.failed), left=left)
+    progress.at_work = owner_of(runner.store.root / LOCKS / RUN) is not None
+    owners = dict(claims(runner.store))
+    progress.running = [(stage, owners[stage.key]) for stage in progress.left if stage.key in owners]
+    progress.seconds = _remaining(progress, _paces(runner.store))
+    return progress
+
+
+def claims(store: Store) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the keys of the stages that somebody builds now, and who."""
+    folder = store.root / LOCKS
+    for path in folder.iterdir() if folder.is_dir() else ():
+        owner = owner_of(path) if KEY.fullmatch(path.name) else None
+        if owner is not None:
+            yield path.name, owner
+
+
+def _paces(store: Store) -> dict[str, float]:
+    """Return the mean seconds of the latest stages of each kind, from the journals of all machines."""
+    seconds: dict[str, list[float]] = {}
+    folder = store.root / JOURNAL
+    for path in sorted(folder.glob("*.jsonl")) if folder.is_dir() else ():
+        for text in path.read_text("utf-8", "replace").splitlines():
+            try:
+                line = json.loads(text)
+                if line["what"] == "built":
+                    seconds.setdefault(str(line["kind"]), []).append(float(line["seconds"]))
+            except (ValueError, KeyError, TypeError):
+                continue  # two machines wrote at once
+    return {kind: sum(values[-RECENT:]) / len(values[-RECENT:]) for kind, values in seconds.items()}
+
+
+def _remaining(progress: Progress, paces: Mapping[str, float]) -> float | None:
+    """Return the seconds until the end: the work left over the workers seen, at least the longest way through it."""
+    if not progress.left or not progress.at_work:
+        return 0.0 if not progress.left else None
+    kinds = {stage.kind for stage in progress.left}
+    mean = sum(paces.values()) / len(paces) if paces else None
+    if mean is None or ("train" in kinds and "train" not in paces):
+        return None
+    since = {stage.key: time.time() - float(owner.get("since", time.time())) for stage, owner in progress.running}
+    costs = {s.key: max(0.0, paces.get(s.kind, mean) - since.get(s.key, 0.0)) for s in progress.left}
+    longest: dict[str, float] = {}
+    for stage in with_ancestors(progress.left):
+        before = max((longest.get(parent.key, 0.0) for parent in stage.parents.values()), default=0.0)
+        longest[stage.key] = before + costs.get(stage.key, 0.0)
+    return max(sum(costs.values()) / max(1, len(progress.running)), *longest.values())

@@ -1,0 +1,117 @@
+"""What a run's folder holds that no record needs: leftovers of dead workers, damaged stages, weights, old stages."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.engine.locks import Claim, owner_of
+from bench.engine.plan import Plan
+from bench.engine.records import read_record
+from bench.engine.runner import Runner
+from bench.engine.store import DAMAGED, DRAFTS, KEY, LOCKS, RUN, WEIGHTS_FILE, Store, StoreError
+
+LEFTOVERS, SPOILT, WEIGHT, OLD, UNFINISHED = (
+    "leftovers of workers that died",
+    "damaged stages and records that were set aside",
+    "weights that nothing is going to be made from",
+    "stages that no record and no request has",
+    "what an unfinished run would go on from",
+)
+
+
+@dataclass(frozen=True)
+class Freeable:
+    """A file or folder that can go; of a finished stage with `weights` the weights alone. `size` in bytes."""
+
+    why: str
+    path: Path
+    size: int
+    key: str = ""
+    weights: bool = False
+
+
+def run_claim(out: Path, shared: bool) -> Claim:
+    """Return the claim on a whole folder: shared by runs, exclusive to clean."""
+    return Claim(out / "store" / LOCKS / RUN, shared)
+
+
+def freeable(out: Path, plan: Plan) -> list[Freeable]:
+    """Return all that can go from a folder; `plan` is that of everything that was asked for into it.
+
+    A stage that a record lists stays, without its weights: the record can be made again from it.
+    """
+    store = Store(out / "store", read_only=True)
+    found = [*_leftovers(out, store)]
+    found += [Freeable(SPOILT, path, _size(path)) for path in _entries(store.root / DAMAGED)]
+    listed = _listed(out)
+    todo = Runner(plan, out, {}, read_only=True).todo()
+    planned = {stage.key for stage in plan.unique()}
+    readers = {parent.key for stage in todo.stages.values() for parent in stage.parents.values()}
+    for folder in _entries(store.root):
+        for path in _entries(folder) if len(folder.name) == 2 else ():
+            key = path.name
+            if not KEY.fullmatch(key):
+                continue
+            kept = key in listed
+            if not kept and key not in planned:
+                found.append(Freeable(OLD, path, _size(path), key))
+            elif not kept:
+                found.append(Freeable(UNFINISHED, path, _size(path), key))
+            elif (path / WEIGHTS_FILE).is_file():
+                why = UNFINISHED if key in readers else WEIGHT
+                found.append(Freeable(why, path, (path / WEIGHTS_FILE).stat().st_size, key, weights=True))
+    return found
+
+
+def _leftovers(out: Path, store: Store) -> Iterator[Freeable]:
+    for path in _entries(store.root / DRAFTS):
+        if owner_of(store.root / LOCKS / path.name.partition(".")[0]) is None:
+            yield Freeable(LEFTOVERS, path, _size(path))
+    for path in _entries(store.root / LOCKS):
+        if path.name != RUN and owner_of(path) is None:
+            yield Freeable(LEFTOVERS, path, _size(path))
+    for path in [*(out / "records").glob(".*"), *out.glob(".*.json.*"), *store.root.glob("??/*/.*")]:
+        yield Freeable(LEFTOVERS, path, _size(path))
+
+
+def _listed(out: Path) -> set[str]:
+    """Return the keys of the stages that the records are made from."""
+    keys: set[str] = set()
+    for path in (out / "records").glob("*.json"):
+        with contextlib.suppress(StoreError, TypeError, ValueError):
+            record = read_record(path)
+            keys.update(str(key) for _, key in (record or {}).get("stages") or ())
+    return keys
+
+
+def free(out: Path, item: Freeable) -> int:
+    """Delete one thing and return its size; a stage disappears from the store at once, not file by file."""
+    store = Store(out / "store")
+    if item.weights:
+        return store.release(item.key)
+    path = item.path
+    if item.key:
+        store.set_aside(item.key)
+        for path in (store.root / DAMAGED).glob(f"{item.key}.*"):
+            shutil.rmtree(path, ignore_errors=True)
+    elif path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+    return item.size
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file or of all files below a folder; links are not followed."""
+    if path.is_symlink() or not path.is_dir():
+        return path.lstat().st_size
+    return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)

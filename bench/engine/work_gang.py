@@ -1,0 +1,113 @@
+"""Several training stages in one worker, as one gang; what else comes as a gang is built one by one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.engine.store import Store, write_json
+from bench.engine.work import NONE, Built, Job, Machine, Workers, claimed, execute, manifest_of, standing, writing
+
+Payload = Mapping[str, Any]
+Result = Built | Exception
+
+
+def execute_gang(payloads: Sequence[Payload], root: Path, machine: Machine, workers: Workers = NONE) -> list[Result]:
+    """Build several stages in one worker; return, in their order, what `execute` returns or raises for each."""
+    if any(payload["kind"] != "train" for payload in payloads) or "train" in workers:
+        return [_caught(lambda it=payload: execute(it, root, machine, workers)) for payload in payloads]
+    members = [_Member(payload) for payload in payloads]
+    with ExitStack() as held:
+        for member in members:
+            _guard(member, lambda it=member: it.begin(root, machine, held))
+        _train([member for member in members if member.result is None], machine)
+    return [member.result for member in members]
+
+
+@dataclass
+class _Member:
+    """One stage of a gang: claimed, drafted, prepared, and what became of it."""
+
+    payload: Payload
+    result: Result | None = None
+    job: Job | None = None
+    task: Any = None
+    counts: dict[str, int] | None = None
+    seconds: float = 0.0
+
+    def begin(self, root: Path, machine: Machine, held: ExitStack) -> None:
+        """Claim the stage and make its victim, or find it done; the claim and the draft end with `held`."""
+        from bench.engine.work_victim import training
+
+        began, store = time.perf_counter(), Store(root)
+        held.enter_context(claimed(store, self.payload))
+        manifest = standing(store, self.payload)
+        if manifest is not None:
+            self.result = Built(manifest, False)
+            return
+        store.forget_drafts(self.payload["key"])
+        with writing(store):
+            self.job = Job(self.payload, store, held.enter_context(store.draft(self.payload["key"])), machine)
+            self.task, self.counts = training(self.job)
+        self.seconds = time.perf_counter() - began
+
+    def end(self, log: Any, machine: Machine) -> None:
+        """Write what was trained and move it into the store."""
+        from bench.engine.work_victim import trained
+
+        if isinstance(log, Exception):
+            raise log
+        began, job = time.perf_counter(), self.job
+        with writing(job.store):
+            write_json(job.aside / "meta.json", trained(job, self.task, self.counts, log))
+            seconds = self.seconds + log.seconds + time.perf_counter() - began
+            manifest = manifest_of(self.payload, machine, seconds)
+            self.result = Built(job.store.finish(self.payload["key"], job.aside, manifest), True)
+
+
+def _train(members: Sequence[_Member], machine: Machine) -> None:
+    """Train the members in gangs of those that can share a pass; the others alone, in the same order."""
+    from bench.victim.training import train_gang
+
+    for group in _groups(members):
+        try:
+            logs = train_gang([member.task for member in group])
+        except Exception as error:
+            logs = [error] * len(group)
+        for member, log in zip(group, logs, strict=True):
+            _guard(member, lambda it=member, found=log: it.end(found, machine))
+            member.task = None  # its victim is no longer needed, and the next group wants the room
+
+
+def _groups(members: Sequence[_Member]) -> list[list[_Member]]:
+    """Divide members so that each group can be one gang; the plan groups by name, the victims themselves decide."""
+    from bench.victim.joint.support import shareable
+
+    groups: list[list[_Member]] = []
+    for member in members:
+        for group in groups:
+            if not shareable([group[0].task.victim, member.task.victim]):
+                group.append(member)
+                break
+        else:
+            groups.append([member])
+    return groups
+
+
+def _caught(build: Callable[[], Built]) -> Result:
+    try:
+        return build()
+    except Exception as error:
+        return error
+
+
+def _guard(member: _Member, act: Callable[[], None]) -> None:
+    """Run one member's part; an exception becomes its result and leaves the others alone."""
+    try:
+        act()
+    except Exception as error:
+        member.result = error

@@ -1,0 +1,133 @@
+"""A disk that fills up or cannot be written: a clear error, nothing half-written, and the run goes on once it can."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+from collections.abc import Iterator
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from bench.engine.locks import Claim, owner_of
+from bench.engine.store import Store, UnwritableError
+from tests.engine.cheap import drive
+from tests.engine.test_faults import records
+
+SEEDS = 1
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder on a file system of its own with room for some of the stages."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a file system can only be mounted as root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def remount(folder: Path, option: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{option}", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("engine", ["inline", "2"])
+def test_a_full_disk_stops_the_run_and_spoils_nothing(tmp_path: Path, small: Path, engine: str) -> None:
+    drive(str(tmp_path / "alone"), "inline", SEEDS)
+    with pytest.raises(UnwritableError, match="No space left on device"):
+        drive(str(small), engine, SEEDS)
+    store = Store(small / "store", read_only=True)
+    stages = [path.parent.name for path in store.root.glob("??/*/manifest.json")]
+    assert stages and all(store.open(key) for key in stages)  # each whole, by its sha256
+    alone, some = records(tmp_path / "alone"), records(small)
+    assert len(some) < len(alone) and some == {key: alone[key] for key in some}
+    remount(small, "size=20m")
+    assert drive(str(small), engine, SEEDS).done == 10 * SEEDS
+    assert records(small) == alone
+
+
+def test_a_store_that_turns_read_only_stops_the_run(tmp_path: Path, small: Path) -> None:
+    remount(small, "size=20m")
+    drive(str(small), "inline", SEEDS)
+    before = records(small)
+    for path in (small / "records").iterdir():
+        path.unlink()
+    remount(small, "ro")
+    with pytest.raises(UnwritableError, match="Read-only file system"):
+        drive(str(small), "inline", SEEDS)
+    remount(small, "rw")
+    assert drive(str(small), "inline", SEEDS).executed == 0
+    assert records(small) == before
+
+
+def test_a_limit_on_the_size_of_files_is_met_with_the_same_error(tmp_path: Path) -> None:
+    context = get_context("forkserver")
+    process = context.Process(target=_limited, args=(str(tmp_path / "alone"),))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert not list((tmp_path / "alone" / "store" / ".drafts").iterdir())
+
+
+def _limited(out: str) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))  # weights have 2000 bytes
+    with pytest.raises(UnwritableError, match="File too large"):
+        drive(out, "inline", SEEDS)
+
+
+def test_a_claim_is_free_the_moment_its_owner_is_dead_and_names_its_owner_before(tmp_path: Path) -> None:
+    context = get_context("forkserver")
+    there, here = context.Pipe()
+    process = context.Process(target=_hold, args=(str(tmp_path / "lock"), there))
+    process.start()
+    assert here.recv() is True
+    claim = Claim(tmp_path / "lock")
+    assert not claim.take()
+    assert owner_of(tmp_path / "lock")["pid"] == process.pid
+    process.kill()
+    process.join()
+    assert claim.take() and owner_of(tmp_path / "lock")["pid"] == os.getpid()
+    claim.drop()
+    assert owner_of(tmp_path / "lock") is None and not (tmp_path / "lock").exists()
+    there.close()
+    here.close()
+
+
+def _hold(path: str, connection: object) -> None:
+    claim = Claim(Path(path))
+    connection.send(claim.take())
+    connection.recv()
+
+
+def test_a_claim_of_another_machine_holds_while_it_gives_signs_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import bench.engine.locks as locks
+
+    path, now = tmp_path / "lock", [1000.0]
+    path.write_text('{"machine": "another", "host": "far", "pid": 1, "token": "t"}')
+    monkeypatch.setattr(locks.time, "monotonic", lambda: now[0])
+    assert not Claim(path).take()  # seen for the first time: it may be alive
+    now[0] += locks.SILENT - 1
+    os.utime(path, ns=(1, 1))  # a sign of life
+    assert not Claim(path).take()
+    now[0] += locks.SILENT - 1
+    assert not Claim(path).take()
+    now[0] += 2
+    claim = Claim(path)
+    assert claim.take()  # nothing for SILENT seconds: taken over
+    claim.drop()
+
+
+def test_weights_that_are_being_read_are_not_released(tmp_path: Path) -> None:
+    store, key = Store(tmp_path), "ab" * 20
+    with store.draft(key) as aside:
+        (aside / "weights.safetensors").write_bytes(b"w" * 100)
+        store.finish(key, aside, {"kind": "train", "seconds": 1.0})
+    with store.claim(key, shared=True) as reading:
+        assert reading and store.release(key) == 0 and store.has(key, weights=True)
+    assert store.release(key) == 100

@@ -1,0 +1,159 @@
+"""Processes killed at any moment, bytes flipped in the store: every record is there in the end, and the same."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.engine.records import comparable
+from tests.engine.cheap import drive
+
+SEEDS = 12  # 120 cells
+KILLS = 50
+PATIENCE = 120.0
+
+
+def records(out: Path) -> dict[str, Any]:
+    found = [json.loads(path.read_text()) for path in (out / "records").glob("*.json")]
+    return {record["key"]: comparable(record) for record in found}
+
+
+def journal(out: Path, what: str) -> Counter[str]:
+    return Counter(line["key"] for line in lines(out) if line["what"] == what)
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    text = "".join(path.read_text() for path in (out / "store" / ".journal").iterdir())
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path) -> dict[str, Any]:
+    """Return the records of a run that nothing befell."""
+    report = drive(str(tmp_path / "undisturbed"), "inline", SEEDS)
+    assert report.done == 10 * SEEDS and not report.failed
+    return records(tmp_path / "undisturbed")
+
+
+class Killer:
+    """Starts runs and kills them, or the workers in the middle of a stage."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.kills, self.rng = out, 0, random.Random(0)
+        self.context = get_context("forkserver")
+        self.context.set_forkserver_preload(["tests.engine.cheap"])
+        self.hit: Counter[str] = Counter()
+
+    def run(self, engine: str) -> Any:
+        """Start a run in a process of its own."""
+        process = self.context.Process(target=drive, args=(str(self.out), engine, SEEDS))
+        process.start()
+        return process
+
+    def kill(self, pid: int) -> None:
+        """Kill a process at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            self.kills += 1
+
+    def runs(self, engine: str, count: int) -> None:
+        """Kill whole runs, each at a random moment after it has begun to write."""
+        for _ in range(count):
+            process = self.run(engine)
+            before = len(list((self.out / "store").glob("??/*")))
+            deadline = time.monotonic() + PATIENCE
+            while process.is_alive() and len(list((self.out / "store").glob("??/*"))) <= before:
+                assert time.monotonic() < deadline
+                time.sleep(0.002)
+            time.sleep(0.08 * self.rng.random())
+            self.kill(process.pid)
+            process.join()
+
+    def workers(self, engine: str, count: int) -> None:
+        """Kill workers of one run while they build, none more than twice over one stage."""
+        process, deadline = self.run(engine), time.monotonic() + PATIENCE
+        for _ in range(count):
+            while process.is_alive() and not self._worker():
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+            time.sleep(0.03 * self.rng.random())
+        self.kill(process.pid)
+        process.join()
+
+    def _worker(self) -> bool:
+        locks = list((self.out / "store" / ".locks").iterdir())
+        self.rng.shuffle(locks)
+        for lock in locks:
+            with contextlib.suppress(OSError, ValueError):
+                owner = json.loads(lock.read_text())
+                if self.hit[lock.name] < 2 and os.stat(f"/proc/{owner['pid']}"):
+                    self.hit[lock.name] += 1
+                    self.kill(owner["pid"])
+                    return True
+        return False
+
+
+@pytest.mark.slow
+def test_after_fifty_kills_every_record_is_there_equal_and_no_stage_was_finished_twice(
+    tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    killer = Killer(tmp_path / "out")
+    killer.runs("inline", 12)
+    killer.workers("3", 15)
+    killer.runs("3", 10)
+    killer.workers("4", 15)
+    done = len(records(killer.out))
+    assert killer.kills >= KILLS and done < 10 * SEEDS  # it was still at work when the last one came
+    report = drive(str(killer.out), "inline", SEEDS)
+    assert report.done == 10 * SEEDS and not report.failed
+    assert records(killer.out) == undisturbed
+    built = journal(killer.out, "built")
+    assert max(built.values()) == 1 and not journal(killer.out, "discarded")
+    assert drive(str(killer.out), "inline", SEEDS).to_execute == 0
+
+
+def test_two_runs_at_once_share_the_work_and_build_nothing_twice(tmp_path: Path) -> None:
+    killer = Killer(tmp_path / "out")
+    processes = [killer.run("2"), killer.run("inline"), killer.run("2")]
+    for process in processes:
+        process.join(PATIENCE)
+        assert process.exitcode == 0
+    assert len(records(killer.out)) == 10 * SEEDS
+    assert max(journal(killer.out, "built").values()) == 1 and not journal(killer.out, "discarded")
+    assert len({line["pid"] for line in lines(killer.out)}) > 2
+
+
+def test_flipped_bytes_are_noticed_as_they_are_read_and_what_they_spoilt_is_built_again(
+    tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    out, rng = tmp_path / "out", random.Random(1)
+    drive(str(out), "inline", SEEDS)
+    for path in (out / "records").iterdir():  # the records have to be made again from the store
+        path.unlink()
+    files = sorted(path for path in (out / "store").glob("??/*/*") if path.stat().st_size)
+    for path in rng.sample(files, 60):
+        content = bytearray(path.read_bytes())
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        path.write_bytes(content)
+    report = drive(str(out), "2", SEEDS)
+    assert not report.failed and report.executed > 10
+    assert records(out) == undisturbed
+    assert len(list((out / "store" / ".damaged").iterdir())) > 10
+
+
+@pytest.mark.parametrize(("engine", "order"), [("1", None), ("4", 1), ("inline", 2)])
+def test_workers_and_order_change_no_record(
+    tmp_path: Path, undisturbed: dict[str, Any], engine: str, order: int | None
+) -> None:
+    drive(str(tmp_path / "out"), engine, SEEDS, order)
+    assert records(tmp_path / "out") == undisturbed

@@ -1,0 +1,53 @@
+"""A worker that keeps its model gives every stage the model that it would have loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from bench.victim import kept
+from tests.tiny import ARCHITECTURES, tiny_model, tiny_victim
+
+
+@pytest.fixture
+def keeping() -> Iterator[None]:
+    kept.keep_models()
+    yield
+    kept.forget()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_kept_model_is_the_loaded_one_whatever_was_done_to_the_copy_before(
+    tmp_path_factory: pytest.TempPathFactory, keeping: None, architecture: str
+) -> None:
+    fresh = {}
+    for seed in (0, 1):
+        kept.forget()
+        fresh[seed] = tiny_victim(tmp_path_factory, architecture, seed=seed).fingerprint()
+    kept.keep_models()
+    for seed in (0, 1, 0):
+        victim = tiny_victim(tmp_path_factory, architecture, seed=seed)
+        assert victim.fingerprint() == fresh[seed] and not victim.training
+        with torch.no_grad():
+            for value in victim.parameters():
+                value.zero_()
+        victim.tokenizer.add_tokens(["changed"])
+    assert "changed" not in tiny_victim(tmp_path_factory, architecture).tokenizer.get_vocab()
+
+
+def test_it_is_not_read_again_until_its_files_change(
+    tmp_path_factory: pytest.TempPathFactory, keeping: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import bench.victim.loading as loading
+
+    reads, read = [], loading._read
+    monkeypatch.setattr(loading, "_read", lambda *given: (reads.append(given), read(*given))[1])
+    folder = tiny_model(tmp_path_factory, "bert")
+    for seed in (0, 1, 2):
+        tiny_victim(tmp_path_factory, "bert", seed=seed)
+    assert len(reads) == 1
+    (folder / "config.json").touch()
+    tiny_victim(tmp_path_factory, "bert")
+    assert len(reads) == 2
