@@ -229,9 +229,17 @@ def _close(report: Report, out: Path, console: Console) -> int:
     if report.stopped and report.left:
         console.print(f"Stopped with {report.left} cells left. Go on with: {command_line()}", **plain)
         return INTERRUPTED
-    for path in write_tables(out, out / "tables"):
-        console.print(f"table: {path}", **plain)
+    if not report.written and _newest(out / "tables" / "README.md") > _newest(out / "records"):
+        console.print(f"tables as before: {out / 'tables' / 'README.md'}  (`bench table` writes them again)", **plain)
+    else:
+        for path in write_tables(out, out / "tables"):
+            console.print(f"table: {path}", **plain)
     return 1 if report.failed else 0
+
+
+def _newest(path: Path) -> float:
+    """Return when a file was written or an entry of a folder last came or went; 0 where there is none."""
+    return path.stat().st_mtime if path.exists() else 0.0
 
 
 def command_line() -> str:

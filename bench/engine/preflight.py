@@ -71,6 +71,8 @@ def default_workers(devices: list[str]) -> int:
 def unreachable(plan: Plan, needed: Iterable[str], data_dir: Path | None) -> dict[str, CellError]:
     """Return the cells whose data or weights are not here, with the reason; `needed`: keys of stages to build."""
     due = set(needed)
+    if not due:
+        return {}
     reasons: dict[str, BenchError | None] = {}
     found = {}
     for key, stages in plan.stages.items():

@@ -39,6 +39,7 @@ class Report:
     cells: int = 0
     done: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    written: int = 0  # records
     stopped: bool = False  # on request, before everything was done
 
     @property
@@ -267,11 +268,16 @@ class Runner:
 
     def _record_impossible(self) -> None:
         for key, error in self.plan.impossible.items():
-            self._write(key, failed_record(self.plan.cells[key], None, self.environment, error_of(error, "plan")))
+            reason, known = error_of(error, "plan"), self.read(key)
+            if known is not None and known["stages"] is None and known["error"] == reason:
+                self.count(key, known)
+            else:
+                self._write(key, failed_record(self.plan.cells[key], None, self.environment, reason))
 
     def _write(self, key: str, record: Mapping[str, Any]) -> None:
         write_record(self.out, record)
         self._written.add(key)
+        self.report.written += 1
         self.count(key, record)
         self.listen("record", record)
 
