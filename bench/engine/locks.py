@@ -71,15 +71,25 @@ class Claim:
         return True
 
     def drop(self) -> None:
-        """Give the claim up."""
+        """Give the claim up; the file goes with the last who holds it."""
         _beating.discard(self.path)
         file, self._file = self._file, None
         if file is not None:
-            owner = None if self.shared else _owner(os.pread(file, 4096, 0))
-            if owner is not None and owner["token"] == self._token:
-                # Still locked, so that nobody who waits for this very file takes it unawares.
-                self.path.unlink(missing_ok=True)
+            # Unlinked while locked, so that nobody who waits for this very file takes it unawares.
+            with contextlib.suppress(OSError):
+                if self._is_ours(file):
+                    self.path.unlink(missing_ok=True)
             os.close(file)
+
+    def _is_ours(self, file: int) -> bool:
+        """Tell whether nobody else holds the file, now that this claim ends."""
+        if not self.shared:
+            owner = _owner(os.pread(file, 4096, 0))
+            return owner is not None and owner["token"] == self._token
+        if not self.sure:
+            return False
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file), os.stat(self.path))
 
     def __enter__(self) -> bool:
         return self.take()

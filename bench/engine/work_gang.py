@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.engine.repeatable import repeatable
 from bench.engine.store import Store, write_json
 from bench.engine.work import NONE, Built, Job, Machine, Workers, claimed, execute, manifest_of, standing, writing
 
@@ -24,7 +25,8 @@ def execute_gang(payloads: Sequence[Payload], root: Path, machine: Machine, work
     with ExitStack() as held:
         for member in members:
             _guard(member, lambda it=member: it.begin(root, machine, held))
-        _train([member for member in members if member.result is None], machine)
+        with repeatable(machine.device, machine.deterministic):
+            _train([member for member in members if member.result is None], machine)
     return [member.result for member in members]
 
 
@@ -52,7 +54,8 @@ class _Member:
         store.forget_drafts(self.payload["key"])
         with writing(store):
             self.job = Job(self.payload, store, held.enter_context(store.draft(self.payload["key"])), machine)
-            self.task, self.counts = training(self.job)
+            with repeatable(machine.device, machine.deterministic):
+                self.task, self.counts = training(self.job)
         self.seconds = time.perf_counter() - began
 
     def end(self, log: Any, machine: Machine) -> None:

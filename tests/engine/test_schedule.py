@@ -70,7 +70,7 @@ def test_a_gang_of_trainings_goes_to_a_worker_as_one_task_and_changes_no_record(
     assert max(executor.sizes) == 4 and _metrics(tiny) == alone
 
 
-def _trainings_together(stages: list[Stage]) -> list[list[str]]:
+def _trainings_together(stages: list[Stage], size: int) -> list[list[str]]:
     trainings = [stage.key for stage in stages if stage.kind == "train"]
     return [*([stage.key] for stage in stages if stage.kind != "train"), trainings]
 

@@ -9,6 +9,7 @@ import torch
 
 from bench.core import memory
 from bench.core.example import Example
+from bench.victim.joint.passes import JointModel
 from bench.victim.training import train
 from tests.tiny import tiny_victim
 
@@ -16,15 +17,20 @@ ROWS = [Example(f"row {'word ' * (number % 7)}{number}", number % 2, 0) for numb
 NO_DROPOUT = {"batch_size": 8, "max_steps": 3}
 
 
-def trained(tmp_path_factory: pytest.TempPathFactory, cuts: int) -> tuple[dict[str, Any], Any]:
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, cuts: int
+) -> tuple[dict[str, Any], Any]:
     victim = tiny_victim(tmp_path_factory, "bert", options=NO_DROPOUT)
     for module in victim.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    sizes: list[int] = []
-    victim.model.register_forward_pre_hook(
-        lambda module, arguments, given: sizes.append(len(given["input_ids"])), with_kwargs=True
-    )
+    sizes, losses = [], JointModel.losses
+
+    def noted(joint: JointModel, sources: Any, *rest: Any) -> Any:
+        sizes.extend(len(source.rows) for source in sources)
+        return losses(joint, sources, *rest)
+
+    monkeypatch.setattr(JointModel, "losses", noted)
 
     def work() -> Any:
         if memory.cut() < cuts:
@@ -36,9 +42,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory, cuts: int) -> tuple[dict[s
     return {name: value.detach().clone() for name, value in victim.trainable().items()}, (log, max(sizes))
 
 
-def test_cut_batches_take_the_same_steps_in_smaller_pieces(tmp_path_factory: pytest.TempPathFactory) -> None:
-    whole, (log, largest) = trained(tmp_path_factory, 1)
-    cut, (cut_log, cut_largest) = trained(tmp_path_factory, 4)
+def test_cut_batches_take_the_same_steps_in_smaller_pieces(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, (log, largest) = trained(tmp_path_factory, monkeypatch, 1)
+    cut, (cut_log, cut_largest) = trained(tmp_path_factory, monkeypatch, 4)
     assert largest > 2 and cut_largest == 2
     assert cut_log.losses == pytest.approx(log.losses, rel=1e-5)
     for name, value in whole.items():

@@ -1,0 +1,155 @@
+"""How far a run is and what it can spare: read off a folder that a run was killed in."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bench.commands.clean import clean_folder
+from bench.commands.status import show_status
+from bench.core.errors import RequestError
+from bench.engine.progress import look, read_requests, write_request
+from bench.engine.runner import Runner
+from bench.engine.store import Store, StoreError
+from bench.engine.upkeep import LEFTOVERS, OLD, SPOILT, UNFINISHED, WEIGHT, free, freeable, run_claim
+from bench.engine.work import Machine
+from tests.engine.cheap import build, cheap_plan, drive
+from tests.engine.conftest import grid_file, tiny  # noqa: F401  (fixtures)
+from tests.engine.test_faults import records
+
+ROOT = Path(__file__).resolve().parents[2]
+OLD_KEY = "0" * 40
+
+
+def interrupted(out: Path, stages: int) -> Runner:
+    """Run the cheap plan until so many stages are built."""
+    from bench.engine.executors.inline import InlineExecutor
+
+    runner = Runner(cheap_plan(out.parent / "model", 1), out, {}, listener=lambda event, value: stop(event))
+
+    def stop(event: str) -> None:
+        if event == "done" and runner.report.executed == stages:
+            runner.stop()
+
+    runner.run(InlineExecutor(out / "store", Machine(None), build), runner.todo())
+    return runner
+
+
+def test_progress_counts_what_is_done_failed_and_left(tmp_path: Path) -> None:
+    runner = interrupted(tmp_path / "out", 12)
+    assert runner.report.stopped and 0 < runner.report.done < 10 and runner.report.left == 10 - runner.report.done
+    progress = look(runner.plan, tmp_path / "out")
+    assert (progress.cells, progress.done, progress.failed) == (10, runner.report.done, {})
+    assert not progress.at_work and progress.seconds is None
+    built = {path.parent.name for path in (tmp_path / "out" / "store").glob("??/*/manifest.json")}
+    assert {stage.key for stage in progress.left} == {stage.key for stage in runner.plan.unique()} - built
+    with run_claim(tmp_path / "out", shared=True), Store(tmp_path / "out" / "store").claim(progress.left[0].key):
+        progress = look(runner.plan, tmp_path / "out")
+    assert progress.at_work and progress.seconds is not None and progress.seconds >= 0
+    ((stage, owner),) = progress.running
+    assert stage is not None and owner["pid"] == os.getpid()
+
+
+def test_clean_frees_what_nothing_needs_and_no_more(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    runner = interrupted(out, 12)
+    store = Store(out / "store")
+    (out / "store" / ".drafts" / f"{OLD_KEY}.dead").mkdir()
+    (out / "store" / ".drafts" / f"{OLD_KEY}.dead" / "half").write_bytes(b"x" * 700)
+    with store.draft(OLD_KEY) as aside:
+        (aside / "data").write_bytes(b"x" * 500)
+        store.finish(OLD_KEY, aside, {"kind": "load"})
+    (out / "records" / f".{OLD_KEY}.json.dead").write_text("half")
+    before = records(out)
+    found = freeable(out, runner.plan)
+    why = Counter(item.why for item in found)
+    assert why[LEFTOVERS] == 2 and why[OLD] == 1 and why[UNFINISHED] > 0 and not why[SPOILT]
+    assert next(item.size for item in found if item.path.name.endswith(".dead") and item.path.is_dir()) == 700
+    for item in found:
+        if item.why != UNFINISHED:
+            free(out, item)
+    assert {item.why for item in freeable(out, runner.plan)} == {UNFINISHED}
+    assert not store.has(OLD_KEY) and records(out) == before
+    # What an unfinished run goes on from is still there: nothing is built twice.
+    report = drive(str(out), "inline", 1)
+    assert report.done == 10 and report.executed == len(runner.plan.unique()) - 12
+
+
+def test_after_all_is_freed_the_records_of_a_finished_run_can_be_made_again(tmp_path: Path) -> None:
+    from bench.engine.executors.inline import InlineExecutor
+
+    out, plan = tmp_path / "out", cheap_plan(tmp_path / "model", 1)
+    runner = Runner(plan, out, {}, keep_weights=True)
+    runner.run(InlineExecutor(out / "store", Machine(None), build), runner.todo())
+    before = records(out)
+    found = freeable(out, plan)
+    assert {item.why for item in found} == {WEIGHT} and len(found) == 2 * 3  # vanilla, cleansed, repaired; 2 attacks
+    assert sum(free(out, item) for item in found) == 6 * 2000 and not freeable(out, plan)
+    for path in (out / "records").iterdir():
+        path.unlink()
+    assert drive(str(out), "inline", 1).executed == 0 and records(out) == before
+
+
+def test_clean_waits_for_a_run_and_status_needs_one(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO())
+    with pytest.raises(RequestError, match="Nothing has been run into"):
+        show_status(tmp_path / "nowhere", None, console)
+    write_request(tmp_path, "demo", {"seeds": (0,)})
+    write_request(tmp_path, "demo", {"seeds": (0,)})
+    assert read_requests(tmp_path) == [{"grid": "demo", "changes": {"seeds": [0]}}]
+    with run_claim(tmp_path, shared=True), pytest.raises(RequestError, match="A run is at work in"):
+        clean_folder(tmp_path, True, False, console)
+
+
+@pytest.mark.parametrize("key", ["../../etc", "a" * 39, "A" * 40, "a" * 40 + "\n", "", "..", None])
+def test_a_key_that_would_leave_the_store_is_refused(tmp_path: Path, key: str) -> None:
+    store = Store(tmp_path)
+    for act in (store.folder, store.manifest, store.open, store.release, store.set_aside, store.claim):
+        with pytest.raises(StoreError, match="is no key of a stage"):
+            act(key)
+
+
+def test_a_manifest_that_names_files_elsewhere_is_not_believed(tmp_path: Path) -> None:
+    from bench.core.seeding import digest
+
+    store, key = Store(tmp_path / "store"), "ab" * 20
+    (tmp_path / "secret").write_text("secret")
+    manifest = {"files": {"../../../secret": "0" * 64}, "kind": "load"}
+    store.folder(key).mkdir(parents=True)
+    sealed = {**manifest, "seal": digest("manifest", manifest)}
+    (store.folder(key) / "manifest.json").write_text(json.dumps(sealed))
+    assert store.manifest(key) is None and (tmp_path / "secret").read_text() == "secret"
+
+
+@pytest.mark.slow
+def test_an_interrupt_finishes_the_running_stage_and_says_how_to_go_on(
+    tmp_path: Path,
+    grid_file: Callable[..., Path],  # noqa: F811
+) -> None:
+    grid = str(grid_file(seeds=list(range(8))))
+    command = [sys.executable, "-m", "bench", "run", "--grid", grid, "--out", "out", "--engine", "inline"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, **streams) as process:
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / "out" / "records").glob("*.json")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=120)[0]
+    assert process.returncode == 130
+    assert "Go on with: python -m bench run --grid" in said and "Traceback" not in said
+    assert not any((tmp_path / "out" / "store" / ".drafts").iterdir())
+    status = [sys.executable, "-m", "bench", "status", "--out", "out"]
+    told = subprocess.run(status, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert told.returncode == 0 and "of 8 cells done, 0 failed" in told.stdout and "Nobody is at work" in told.stdout
