@@ -63,6 +63,7 @@ def done_record(cell: Cell, stages: CellStages, store: Store, environment: Mappi
         "decided": _decided(stages, store),
         "dataset_info": load,
         "knowledge": _knowledge(stages, store),
+        "stand_in_rank": _training(stages, store).get("stand_in_rank"),  # None: what the defense says is what trained
         "cost": _cost(stages, store),
         "environment": {**environment, **_versions(stages, store), **_device(stages, store)},
         "error": None,
@@ -192,10 +193,7 @@ def _cost(stages: CellStages, store: Store) -> dict[str, Any]:
     for stage in with_ancestors(stages.last()):
         manifest = store.manifest(stage.key) or {"seconds": 0.0}
         seconds[stage.kind] = seconds.get(stage.kind, 0.0) + manifest["seconds"]
-    victim = stages.victim
-    while victim.kind != "train":
-        victim = victim.parents["victim"]
-    log = _meta(store, victim)["log"]
+    log = _training(stages, store)["log"]
     return {
         "train_seconds": seconds["train"],
         "total_seconds": sum(seconds.values()),
@@ -206,6 +204,13 @@ def _cost(stages: CellStages, store: Store) -> dict[str, Any]:
         "selection_accuracies": log["selection"],
         "steps": log["steps"],
     }
+
+
+def _training(stages: CellStages, store: Store) -> dict[str, Any]:
+    victim = stages.victim
+    while victim.kind != "train":
+        victim = victim.parents["victim"]
+    return _meta(store, victim)
 
 
 def _versions(stages: CellStages, store: Store) -> dict[str, str]:

@@ -15,6 +15,7 @@ from bench.engine import plugins
 from bench.engine.artifacts import write_arrays, write_examples
 from bench.engine.clean_rows import CleanRows, divide
 from bench.engine.work import Job
+from bench.victim.assembly import add_stand_in
 from bench.victim.loading import load_victim
 from bench.victim.spec import ModelSpec
 from bench.victim.training import train
@@ -71,6 +72,7 @@ def _restored(job: Job, role: str = "victim") -> Any:
             victim.classes, seed=_seed_of(payload, "defense"), recipe=content["recipe"], model=_spec(content)
         )
         defense.bound(known).wrap(victim)
+    add_stand_in(victim, content["recipe"], _seed_of(payload, "defense"))
     victim.restore(job.parents[role])
     return victim
 
@@ -94,10 +96,12 @@ def _train(job: Job) -> dict[str, Any]:
         defense, counts = _bound(job)
         defense.wrap(victim)
         hooks = defense.hooks(defense.knowledge)
+    stand_in = add_stand_in(victim, job.content["recipe"], job.seed("defense"))
     selection = _clean(job).selection
     log = train(victim, blinded(data), selection, seed=job.seed("train"), hooks=hooks)
     victim.save(job.aside)
-    return {"log": log.json(), "knowledge": {**counts, "selection": len(selection)}, "versions": versions()}
+    noted = {"log": log.json(), "knowledge": {**counts, "selection": len(selection)}, "versions": versions()}
+    return noted if stand_in is None else {**noted, "stand_in_rank": stand_in}
 
 
 def _repair(job: Job) -> dict[str, Any]:

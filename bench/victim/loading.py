@@ -33,10 +33,11 @@ def load_victim(
 ) -> Victim:
     """Return a pre-trained classifier whose head is drawn from `seed` alone; global random state stays as it was.
 
-    `precision` is `fp32`, or `bf16` for autocast over fp32 weights.
+    `precision` is `fp32`, or `bf16` for autocast. Weights are fp32, or as `spec.weights` says, but for the head.
 
     Raises:
-        CellError: fewer than 2 classes, unknown precision or device, weights missing, altered, or wanting remote code.
+        CellError: fewer than 2 classes, unknown precision or device, bf16 weights without bf16 precision, weights
+            missing, altered, or wanting remote code, or an architecture that cannot do what the spec asks for.
     """
     from bench.victim.victim import Victim
 
@@ -44,11 +45,21 @@ def load_victim(
         raise CellError(f"A classifier needs at least 2 classes, got {classes}.", "Use data with two labels or more.")
     if precision not in PRECISIONS:
         raise CellError(f"Precision is one of {', '.join(PRECISIONS)}, got {precision!r}.", "Choose one of them.")
+    check_weights(spec, precision)
     _check_device(device)
     folder = checked_folder(spec)
     with quiet():
         tokenizer, model = _from_folder(spec, folder, classes, seed)
     return Victim(model.to(device), tokenizer, spec, classes, precision).eval()
+
+
+def check_weights(spec: ModelSpec, precision: str) -> None:
+    """Raise CellError where the weights of a spec do not go with a precision."""
+    if spec.weights == "bf16" and precision != "bf16":
+        raise CellError(
+            f"Model {spec.name!r} has bf16 weights, which compute in bf16, and the precision is {precision!r}.",
+            "Use --precisions bf16, or leave model.weights out.",
+        )
 
 
 def weights_identity(spec: ModelSpec) -> str:
@@ -187,6 +198,8 @@ def _from_folder(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tupl
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    from bench.victim.head import insert_two_layer_head
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         with torch.random.fork_rng(devices=[]):
@@ -195,7 +208,7 @@ def _from_folder(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tupl
             model, loading = AutoModelForSequenceClassification.from_pretrained(
                 folder,
                 num_labels=classes,
-                dtype=torch.float32,
+                dtype=torch.bfloat16 if spec.weights == "bf16" else torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
                 ignore_mismatched_sizes=True,
@@ -207,12 +220,31 @@ def _from_folder(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tupl
             "Name a folder that transformers can read as a sequence classifier.",
         ) from error
     absent = set(loading["missing_keys"]) | {entry[0] for entry in loading["mismatched_keys"]}
+    _prepare(model, spec)
+    if spec.head == "paper":
+        absent |= insert_two_layer_head(model, classes)
     _draw_linears(model, absent, seed)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
     model.config.pad_token_id = tokenizer.pad_token_id
     return tokenizer, model.eval()
+
+
+def _prepare(model: Any, spec: ModelSpec) -> None:
+    """Make the head fp32, since it may train, and turn checkpointing on where the spec asks for it."""
+    for name, part in model.named_children():
+        if name != model.base_model_prefix:
+            part.float()
+    if not spec.checkpointing:
+        return
+    try:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    except ValueError as error:
+        raise CellError(
+            f"{type(model).__name__} cannot compute activations again in the backward pass.",
+            "Leave model.checkpointing out.",
+        ) from error
 
 
 def _draw_linears(model: Any, absent: set[str], seed: int) -> None:
