@@ -86,8 +86,7 @@ class ModelSpec(Options):
     The weights are looked for in `path`, then in `package`, then on the hub.
 
     Raises:
-        RequestError: a value out of range, no place to take the weights from, a hub id without its commit, or the
-            paper's decoder head on an encoder.
+        RequestError: a value out of range, no place to take the weights from, or a hub id without its commit.
     """
 
     name: Text
@@ -134,10 +133,6 @@ class ModelSpec(Options):
                 f"Model {self.name!r} names the hub repository {self.hub!r} without a commit.",
                 "Set model.revision to the 40 hexadecimal digits of the commit.",
             )
-        if self.head == "paper" and self.family == "encoder":
-            raise RequestError(
-                f"Model {self.name!r} is an encoder, and head='paper' is a head for decoders.", "Leave model.head out."
-            )
 
 
 def _folder() -> Any:
@@ -153,7 +148,8 @@ def model_spec(name: str, options: Mapping[str, Any] | None = None) -> ModelSpec
     """Return the spec of a named model, of a local folder, or of `hub:ID@COMMIT`, with options on top.
 
     Raises:
-        RequestError: no such model (with the nearest name), unknown option, value out of range, broken file.
+        RequestError: no such model (with the nearest name), unknown option, value out of range, broken file, or the
+            paper's decoder head on an encoder.
     """
     options = dict(options or {})
     if name in model_names():
@@ -172,6 +168,11 @@ def model_spec(name: str, options: Mapping[str, Any] | None = None) -> ModelSpec
 def _headed(content: dict[str, Any]) -> dict[str, Any]:
     """Return the content with the paper's head for a decoder that names no other, and its penultimate linear."""
     if content.get("family") != "decoder":
+        if content.get("head") == "paper":
+            raise RequestError(
+                f"Model {content['name']!r} is an encoder, and head='paper' is a head for decoders.",
+                "Leave model.head out.",
+            )
         return content
     content = {"head": "paper", **content}
     return {"penultimate": DECODER_PENULTIMATE, **content} if content["head"] == "paper" else content
