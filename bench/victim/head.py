@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.core.errors import CellError
+from bench.victim.spec import HEAD_WIDTH
 
-HIDDEN_SIZE = 16
 DROPOUT = 0.1
 SCORE = "score"  # what transformers calls the head of every decoder
 
@@ -27,9 +27,9 @@ class TwoLayerHead(nn.Module):
     def __init__(self, width: int, classes: int) -> None:
         """Make both maps without drawing them: whoever loads the model does."""
         super().__init__()
-        self.dense = nn.utils.skip_init(nn.Linear, width, HIDDEN_SIZE, bias=False)
+        self.dense = nn.utils.skip_init(nn.Linear, width, HEAD_WIDTH, bias=False)
         self.dropout = nn.Dropout(DROPOUT)
-        self.out_proj = nn.utils.skip_init(nn.Linear, HIDDEN_SIZE, classes, bias=False)
+        self.out_proj = nn.utils.skip_init(nn.Linear, HEAD_WIDTH, classes, bias=False)
 
     def forward(self, states: Tensor) -> Tensor:
         """Return the logits [..., classes] of hidden states [..., width]."""

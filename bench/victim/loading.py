@@ -94,13 +94,20 @@ def _sha256(path: str, size: int, changed: int) -> str:
 
 def available(spec: ModelSpec) -> bool:
     """Tell whether the weights are on this machine; nothing is read or fetched."""
-    if _local_folder(spec, strict=False) is not None:
-        return True
+    return local_config(spec) is not None
+
+
+def local_config(spec: ModelSpec) -> Path | None:
+    """Return the model's config.json where it is on this machine; nothing is fetched."""
+    folder = _local_folder(spec, strict=False)
+    if folder is not None:
+        return folder / "config.json"
     if not spec.hub:
-        return False
+        return None
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(spec.hub, "config.json", revision=spec.revision), str)
+    found = try_to_load_from_cache(spec.hub, "config.json", revision=spec.revision)
+    return Path(found) if isinstance(found, str) else None
 
 
 def _local_folder(spec: ModelSpec, strict: bool = True) -> Path | None:

@@ -22,6 +22,7 @@ Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 DECODER_PENULTIMATE = "score.dense"  # the first linear of the paper's head
+HEAD_WIDTH = 16  # between its two
 
 # What the files of configs/models say of every decoder: the settings of the published code and of the paper.
 DECODER: dict[str, Any] = {
@@ -186,7 +187,17 @@ def _from_hub(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
+def shape_of_file(name: str) -> dict[str, Any] | None:
+    """Return the numbers of a named model's config.json that its file holds, None for a model without a file."""
+    return _content(name).get("shape") if name in model_names() else None
+
+
 def _read(name: str) -> dict[str, Any]:
+    """Return the options that a model's file states: without `shape`, which decides no result."""
+    return {option: value for option, value in _content(name).items() if option != "shape"}
+
+
+def _content(name: str) -> dict[str, Any]:
     where = _folder() / f"{name}.yaml"
     try:
         content = yaml.safe_load(where.read_text(encoding="utf-8"))
@@ -194,7 +205,6 @@ def _read(name: str) -> dict[str, Any]:
         raise RequestError(f"configs/models/{name}.yaml is not valid YAML: {error}.", "Correct the file.") from error
     if not isinstance(content, dict):
         raise RequestError(f"configs/models/{name}.yaml holds no mapping.", "Write `option: value` lines.")
-    content.pop("shape", None)  # what the memory plan reads (bench.victim.memory): it decides no result
     return content
 
 
