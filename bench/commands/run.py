@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from bench.commands.display import Display
+from bench.commands.memory_plan import show_memory
 from bench.core.errors import RequestError, unknown
 from bench.engine import preflight
 from bench.engine.environment import describe
@@ -36,6 +37,8 @@ class Request:
     workers: int | None = None
     keep_weights: bool = False
     retry_failed: bool = False
+    memory: str | None = None  # of `bench plan`: sizes to fit, 24GB,80GB
+    length: int | None = None  # of `bench plan`: tokens of a padded batch
 
 
 def folder_of(grid: str | None, out: Path | None) -> Path:
@@ -71,6 +74,7 @@ def show_plan(request: Request, console: Console) -> int:
         console.print(f"{len(plan.impossible)} cells cannot be:", highlight=False)
         for reason in sorted({str(error) for error in plan.impossible.values()}):
             console.print(f"  {reason}", markup=False, highlight=False)
+    show_memory(plan, request.memory, request.length, console)
     return 0
 
 
