@@ -15,7 +15,9 @@ from bench.report.selection import DEFAULT, POISON_RATIO, TARGET_LABEL, is_contr
 _ENVIRONMENT = ("device", "machine", "python", "torch", "transformers", "peft", "bench", "commit", "date")
 
 
-def notes(records: Sequence[Record], failed: Sequence[Record], left_out: Sequence[str], ablation: bool = False) -> str:
+def notes(
+    records: Sequence[Record], failed: Sequence[Record], left_out: Sequence[str], ablation: bool = False
+) -> str:
     """Return the bullet list that explains the shown records, the failed ones and those left out (by reason).
 
     Args:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, fields
 
 from bench.victim.shapes import Shape
 
-ALLOWANCE = 4  # bytes a number in what a layer computes with
 LOOK_BATCH = 128  # texts in an evaluation batch on a GPU
 
 
@@ -97,7 +96,7 @@ def estimate(shape: Shape, trained: Trained, load: Load) -> Memory:
     if load.checkpointing:
         activations = layer + shape.layers * load.stream * load.tokens * shape.width
     ends = load.tokens * shape.width * (load.stream + (4 if trained.whole else 0))
-    working = ALLOWANCE * (3 * shape.inner + 4 * shape.width)
+    working = load.number * 3 * shape.inner + 4 * 4 * shape.width
     return Memory(
         weights=weights,
         gradients=4 * training * (3 if trained.aligned else 1),

@@ -39,8 +39,8 @@ def penultimate(victim: Victim, texts: Sequence[str]) -> Tensor:
     """Return what the last linear map of the classifier reads, fp32 [n, width], without dropout.
 
     BERT: the pooler's output, tanh included. RoBERTa, ModernBERT: the output of the head's dense layer and
-    activation. A decoder: of its last real token, the 16 numbers between the two linear maps of the paper's head, or the
-    last hidden state with the plain head.
+    activation. A decoder: of its last real token, the 16 numbers between the two linear maps of the paper's head, or
+    the last hidden state with the plain head.
 
     Raises:
         CellError: the head holds no linear map to the classes, or a feature that is not finite.

@@ -55,7 +55,8 @@ def train(
     is given back. With no selection rows the last weights stay. `progress` gets (steps done, steps).
 
     Raises:
-        CellError: nothing to train on, nothing that trains or not in fp32, a label out of range, or a loss that is not finite.
+        CellError: nothing to train on, nothing that trains (or not in fp32), a label out of range, or a loss that is
+            not finite.
     """
     (log,) = train_gang([Task(victim, examples, selection, seed, hooks)], progress=progress)
     if isinstance(log, CellError):
