@@ -113,8 +113,10 @@ def memory_of(training: Training, length: int | None = None) -> Memory | None:
     trained = None if shape is None else _trained(training, shape)
     if shape is None or trained is None:
         return None
+    # The clean batch of gradient alignment rides in the same pass where the pass is unpadded.
+    rides = trained.aligned and shape.kind in ("bert", "roberta")
     load = Load(
-        batch=spec.batch_size,
+        batch=spec.batch_size * (2 if rides else 1),
         length=min(length or LENGTH, spec.max_length, shape.positions or spec.max_length),
         bf16=training.bf16,
         bf16_weights=spec.weights == "bf16",
@@ -179,16 +181,12 @@ def _remedies(training: Training, length: int | None, budgets: list[Budget]) -> 
     for budget in budgets:
         if found is None or found.peak <= budget.size:
             continue
+        name = f"{training.spec.name} / {training.label}"
         way = next((text for text, size in _ways(training, length) if size <= budget.size), None)
-        what = f"{training.spec.name} / {training.label} fits {budget.name} with {way}"
-        yield (
-            what
-            if way
-            else (
-                f"{training.spec.name} / {training.label} does not fit {budget.name} with fewer bits, checkpointing or"
-                " LoRA of rank 1024: lower model.batch_size or model.stand_in_rank"
-            )
-        )
+        if way is not None:
+            yield f"{name} fits {budget.name} with {way}"
+        else:
+            yield f"{name} does not fit {budget.name} in any of these ways: lower model.batch_size or the rank"
 
 
 def _ways(training: Training, length: int | None) -> Iterator[tuple[str, int]]:

@@ -220,9 +220,7 @@ def test_hostile_names_are_shown_letter_by_letter() -> None:
     shown = html.escape(name, quote=False)
     page = parser.render(render([record(dataset=name, model=name)])["README.md"])
     assert f"<h2>{shown}, {shown} (recipe released, fp32)</h2>" in page
-    assert f"<td style=\"text-align:left\">{shown}</td>" in parser.render(
-        render([record(dataset=name)])["table1.md"]
-    )
+    assert f'<td style="text-align:left">{shown}</td>' in parser.render(render([record(dataset=name)])["table1.md"])
 
 
 def test_table_4_names_what_stands_for_full_fine_tuning() -> None:
