@@ -186,7 +186,8 @@ def _remedies(training: Training, length: int | None, budgets: list[Budget]) -> 
         if way is not None:
             yield f"{name} fits {budget.name} with {way}"
         else:
-            yield f"{name} does not fit {budget.name} in any of these ways: lower model.batch_size or the rank"
+            what = "checkpointing, bf16 weights or LoRA of rank 1024"
+            yield f"{name} does not fit {budget.name} even with {what}: lower model.batch_size or the rank"
 
 
 def _ways(training: Training, length: int | None) -> Iterator[tuple[str, int]]:

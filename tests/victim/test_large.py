@@ -62,6 +62,17 @@ def test_checkpointing_gives_the_same_gradients(
     assert any(float(value.abs().max()) > 0 for value in found[True].values())
 
 
+def test_the_unpadded_pass_leaves_what_it_does_not_know_to_transformers(tiny_spec: Callable[..., ModelSpec]) -> None:
+    from bench.victim.joint.support import kind_of
+
+    kinds = {"plain": {}, "checkpointing": {"checkpointing": True}, "bf16": {"weights": "bf16"}}
+    found = {
+        name: kind_of(load_victim(tiny_spec("bert", **options), 2, seed=0, precision="bf16"))
+        for name, options in kinds.items()
+    }
+    assert found == {"plain": "bert", "checkpointing": None, "bf16": None}
+
+
 def test_checkpointing_keeps_fewer_activations(tiny_spec: Callable[..., ModelSpec]) -> None:
     kept = {}
     for on in (False, True):
