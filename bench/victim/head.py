@@ -36,8 +36,8 @@ class TwoLayerHead(nn.Module):
         return self.out_proj(self.dropout(self.dense(states)))
 
 
-def insert_two_layer_head(model: nn.Module, classes: int) -> set[str]:
-    """Replace the head of a decoder classifier in place; return the names of the tensors that are still to be drawn.
+def plain_head(model: nn.Module) -> nn.Linear:
+    """Return the one linear map that transformers gives a decoder classifier as its head.
 
     Raises:
         CellError: the model has no head called `score` that is one linear map.
@@ -45,9 +45,15 @@ def insert_two_layer_head(model: nn.Module, classes: int) -> set[str]:
     found = getattr(model, SCORE, None)
     if not isinstance(found, nn.Linear):
         raise CellError(
-            f"{type(model).__name__} has no one linear map called {SCORE!r} to put the paper's head in place of.",
-            "Set model.head=plain.",
+            f"{type(model).__name__} has no one linear map called {SCORE!r}, which is a decoder's head.",
+            "Set model.family=encoder, or choose another model.",
         )
+    return found
+
+
+def insert_two_layer_head(model: nn.Module, classes: int) -> set[str]:
+    """Replace the head of a decoder classifier in place; return the names of the tensors that are still to be drawn."""
+    found = plain_head(model)
     model.set_submodule(SCORE, TwoLayerHead(found.in_features, classes))
     return {f"{SCORE}.dense.weight", f"{SCORE}.out_proj.weight"}
 

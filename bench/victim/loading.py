@@ -28,9 +28,7 @@ PRECISIONS = ("fp32", "bf16")
 USED = (".safetensors", ".json", ".txt", ".model")  # of a model's folder
 
 
-def load_victim(
-    spec: ModelSpec, classes: int, *, seed: int, device: str = "cpu", precision: str = "fp32"
-) -> Victim:
+def load_victim(spec: ModelSpec, classes: int, *, seed: int, device: str = "cpu", precision: str = "fp32") -> Victim:
     """Return a pre-trained classifier whose head is drawn from `seed` alone; global random state stays as it was.
 
     `precision` is `fp32`, or `bf16` for autocast. Weights are fp32, or as `spec.weights` says, but for the head.
@@ -205,7 +203,7 @@ def _from_folder(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tupl
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from bench.victim.head import insert_two_layer_head
+    from bench.victim.head import insert_two_layer_head, plain_head
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -228,6 +226,8 @@ def _from_folder(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tupl
         ) from error
     absent = set(loading["missing_keys"]) | {entry[0] for entry in loading["mismatched_keys"]}
     _prepare(model, spec)
+    if spec.family == "decoder":
+        plain_head(model)
     if spec.head == "paper":
         absent |= insert_two_layer_head(model, classes)
     _draw_linears(model, absent, seed)

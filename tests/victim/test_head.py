@@ -124,8 +124,9 @@ def test_a_head_of_another_form_is_refused(tiny_spec: Callable[..., ModelSpec], 
     with pytest.raises(RequestError, match="is an encoder"):
         tiny_spec("bert", head="paper")
     folder = str(tiny_model(tmp_path_factory, "bert"))
-    with pytest.raises(CellError, match="no one linear map called 'score'"):
-        load_victim(model_spec(folder, {"family": "decoder"}), 2, seed=0)
+    for head in ("paper", "plain"):
+        with pytest.raises(CellError, match="no one linear map called 'score'"):
+            load_victim(model_spec(folder, {"family": "decoder", "head": head}), 2, seed=0)
     with pytest.raises(CellError, match="no one linear map called 'score'"):
         insert_two_layer_head(torch.nn.Linear(1, 1), 2)
 
