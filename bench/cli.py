@@ -133,14 +133,16 @@ def plan(
     precisions: Axis = None,
     set_: Sets = None,
     limit: Limit = None,
+    memory: Annotated[str | None, typer.Option(help="sizes to fit: 24GB,80GB; default 80 % of the device's")] = None,
+    length: Annotated[int | None, typer.Option(help="tokens of a padded batch, for the memory; default 128")] = None,
     debug: Debug = False,
 ) -> None:
-    """Print the cells, unique stages and trainings saved of a grid; runs nothing."""
+    """Print the cells, unique stages, trainings saved and memory of a grid; runs nothing."""
 
     def action() -> int:
         from bench.commands.run import Request, show_plan
 
-        return show_plan(Request(grid, _narrow(locals_), out), _console())
+        return show_plan(Request(grid, _narrow(locals_), out, memory=memory, length=length), _console())
 
     locals_ = dict(locals())
     _guard(action, debug)

@@ -2,8 +2,9 @@
 
 Li and Liang, arXiv 2101.00190; a baseline of the MuScleLoRA paper. Acts before training (wrap); needs
 no clean samples. Differs from the released code in the prompt encoder (see `bench.victim.prefix`), and
-on decoders in that the prefix is used at all. The classification head stays frozen at its random start in
-the recipe `released` and trains in `paper`, which does not speak of it.
+on decoders in that the prefix is used at all. In the recipe `released` the classification head of an encoder stays
+frozen at its random start and that of a decoder trains, as in that code, where it is all that does; in `paper`,
+which does not speak of it, it trains.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ class Prefix(Defender):
 
     def for_model(self, model: Any, recipe: str) -> Prefix:
         """Return this defense with the tokens of the model and the recipe's head."""
+        trains = recipe == "paper" or model.family == "decoder"
         return dataclasses.replace(
             self,
             tokens=self.tokens or model.prefix_tokens,
-            train_head=(recipe == "paper") if self.train_head is None else self.train_head,
+            train_head=trains if self.train_head is None else self.train_head,
         )
 
     def wrap(self, victim: Any) -> None:

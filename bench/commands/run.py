@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from bench.commands.display import Display
+from bench.commands.memory_plan import budgets_of, show_memory
 from bench.core.errors import RequestError, unknown
 from bench.engine import preflight, progress, upkeep
 from bench.engine.environment import describe
@@ -49,6 +50,8 @@ class Request:
     gpus_per_worker: float = 1.0
     slurm: tuple[str, ...] = ()
     gang: int | None = None
+    memory: str | None = None  # of `bench plan`: sizes to fit, 24GB,80GB
+    length: int | None = None  # of `bench plan`: tokens of a padded batch
 
 
 def folder_of(grid: str | None, out: Path | None) -> Path:
@@ -75,7 +78,8 @@ def plan_of(request: Request) -> Plan:
 
 
 def show_plan(request: Request, console: Console) -> int:
-    """Print what a grid holds and what sharing saves."""
+    """Print what a grid holds, what sharing saves and what memory its trainings take."""
+    budgets = budgets_of(request.memory, request.length)
     plan = plan_of(request)
     counts = plan.summary()
     console.print(f"grid {request.grid}: {counts['cells']} cells, {counts['stages']} unique stages", highlight=False)
@@ -91,6 +95,7 @@ def show_plan(request: Request, console: Console) -> int:
         console.print(f"{len(plan.impossible)} cells cannot be:", highlight=False)
         for reason in sorted({str(error) for error in plan.impossible.values()}):
             console.print(f"  {reason}", markup=False, highlight=False)
+    show_memory(plan, budgets, request.length, console)
     return 0
 
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.core.errors import RequestError
+from bench.core.errors import CellError, RequestError
 from bench.core.registry import DEFENDERS
 from bench.core.spec import Part
 from bench.engine import plugins
+from defenders.base import Defender
 
 LINK = ">"
 
@@ -32,6 +33,16 @@ class Chain:
     def for_model(self, spec: Any, recipe: str) -> Chain:
         """Return the chain with every option that it leaves to the model file or the recipe filled in."""
         return Chain(tuple((name, defense.for_model(spec, recipe)) for name, defense in self.links))
+
+    def check_weights(self, spec: Any) -> None:
+        """Raise CellError where the whole model would train and its weights are bf16."""
+        inserts = any(type(defense).wrap is not Defender.wrap for _, defense in self.links)
+        if spec.weights == "bf16" and spec.stand_in_rank is None and not inserts:
+            raise CellError(
+                f"{LINK.join(name for name, _ in self.links)!r} trains the whole of model {spec.name!r}, whose bf16"
+                " weights would lose most steps in their rounding.",
+                "Set model.stand_in_rank=1024 to let LoRA stand for it, or leave model.weights out.",
+            )
 
     def part(self) -> Part:
         """Return the part that stands for the chain in a cell."""

@@ -65,10 +65,11 @@ def _expand_block(grid: Grid, expanded: Expanded, data_dir: Path | None) -> None
         for recipe in grid.recipes
     }
     filled = {
-        (position, which, recipe): _filled(chain, spec, recipe)
+        (position, which, recipe, precision): _filled(chain, spec, recipe, precision)
         for position, chain in enumerate(defenders)
         for which, (_, spec) in enumerate(models)
         for recipe in grid.recipes
+        for precision in grid.precisions
     }
     order = itertools.product(
         datasets,
@@ -85,7 +86,7 @@ def _expand_block(grid: Grid, expanded: Expanded, data_dir: Path | None) -> None
         position,
         (_, attack),
     ), recipe, ratio, target, seed, precision, defense in order:
-        part, error = filled[defense, which, recipe]
+        part, error = filled[defense, which, recipe, precision]
         for rule in grid.label_rules or (attack.default_rule(dataset.name, recipe),):
             cell = Cell(
                 dataset=dataset,
@@ -103,12 +104,20 @@ def _expand_block(grid: Grid, expanded: Expanded, data_dir: Path | None) -> None
             expanded.add(cell, error)
 
 
-def _filled(chain: Chain, spec: Any, recipe: str) -> tuple[Part, CellError | None]:
+def _filled(chain: Chain, spec: Any, recipe: str, precision: str) -> tuple[Part, CellError | None]:
     """Return the defense with the model's options filled in; one that the model cannot carry keeps its reason."""
+    from bench.victim.loading import check_weights
+
     try:
-        return chain.for_model(spec, recipe).part(), None
+        part = chain.for_model(spec, recipe).part()
     except CellError as error:
         return chain.part(), error
+    try:
+        check_weights(spec, precision)
+        chain.check_weights(spec)
+    except CellError as error:
+        return part, error
+    return part, None
 
 
 def dataset_part(name: str, options: Mapping[str, Any], data_dir: Path | None = None) -> tuple[Part, Any]:

@@ -39,7 +39,7 @@ def choose_device(name: str) -> list[str]:
     Raises:
         RequestError: no such device.
     """
-    if name == "cpu" or (name == "auto" and not _nvidia()):
+    if name == "cpu" or (name == "auto" and not has_nvidia()):
         return ["cpu"]
     import torch
 
@@ -55,7 +55,8 @@ def choose_device(name: str) -> list[str]:
     raise RequestError(f"There is no device {name!r}.", f"This machine has: {there}.")
 
 
-def _nvidia() -> bool:
+def has_nvidia() -> bool:
+    """Tell whether this machine has an NVIDIA GPU, without importing torch."""
     return Path("/proc/driver/nvidia").exists() or shutil.which("nvidia-smi") is not None
 
 

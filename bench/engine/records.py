@@ -91,6 +91,7 @@ def done_record(cell: Cell, stages: CellStages, store: Store, environment: Mappi
         "decided": _decided(stages, store),
         "dataset_info": load,
         "knowledge": _knowledge(stages, store),
+        "stand_in_rank": _training(stages, store).get("stand_in_rank"),  # None: what the defense says is what trained
         "cost": _cost(stages, store),
         "environment": {**environment, **_versions(stages, store), **_device(stages, store)},
         "error": None,
@@ -243,10 +244,7 @@ def _cost(stages: CellStages, store: _ReadOnce) -> dict[str, Any]:
         if manifest is None:
             raise LostError(stage.key, f"Stage {stage.key} is not in the store.")
         seconds[stage.kind] = seconds.get(stage.kind, 0.0) + manifest["seconds"]
-    victim = stages.victim
-    while victim.kind != "train":
-        victim = victim.parents["victim"]
-    log = _meta(store, victim)["log"]
+    log = _training(stages, store)["log"]
     return {
         "train_seconds": seconds["train"],
         "total_seconds": sum(seconds.values()),
@@ -258,6 +256,13 @@ def _cost(stages: CellStages, store: _ReadOnce) -> dict[str, Any]:
         "steps": log["steps"],
         "batches_cut": max(_meta(store, stage).get("batches_cut", 1) for stage in with_ancestors(stages.last())),
     }
+
+
+def _training(stages: CellStages, store: _ReadOnce) -> dict[str, Any]:
+    victim = stages.victim
+    while victim.kind != "train":
+        victim = victim.parents["victim"]
+    return _meta(store, victim)
 
 
 def _versions(stages: CellStages, store: _ReadOnce) -> dict[str, str]:

@@ -38,7 +38,7 @@ class _Member:
     result: Result | None = None
     job: Job | None = None
     task: Any = None
-    counts: dict[str, int] | None = None
+    noted: dict[str, Any] | None = None
     seconds: float = 0.0
 
     def begin(self, root: Path, machine: Machine, held: ExitStack) -> None:
@@ -55,7 +55,7 @@ class _Member:
         with writing(store):
             self.job = Job(self.payload, store, held.enter_context(store.draft(self.payload["key"])), machine)
             with repeatable(machine.device, machine.deterministic):
-                self.task, self.counts = training(self.job)
+                self.task, self.noted = training(self.job)
         self.seconds = time.perf_counter() - began
 
     def end(self, log: Any, machine: Machine) -> None:
@@ -66,7 +66,7 @@ class _Member:
             raise log
         began, job = time.perf_counter(), self.job
         with writing(job.store):
-            write_json(job.aside / "meta.json", trained(job, self.task, self.counts, log))
+            write_json(job.aside / "meta.json", trained(job, self.task, self.noted, log))
             seconds = self.seconds + log.seconds + time.perf_counter() - began
             manifest = manifest_of(self.payload, machine, seconds)
             self.result = Built(job.store.finish(self.payload["key"], job.aside, manifest), True)

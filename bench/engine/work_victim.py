@@ -15,6 +15,7 @@ from bench.engine import plugins
 from bench.engine.artifacts import write_arrays, write_examples
 from bench.engine.clean_rows import CleanRows, divide
 from bench.engine.work import Job
+from bench.victim.assembly import add_stand_in
 from bench.victim.loading import load_victim
 from bench.victim.run import TrainingLog
 from bench.victim.spec import ModelSpec
@@ -72,6 +73,7 @@ def _restored(job: Job, role: str = "victim") -> Any:
             victim.classes, seed=_seed_of(payload, "defense"), recipe=content["recipe"], model=_spec(content)
         )
         defense.bound(known).wrap(victim)
+    add_stand_in(victim, content["recipe"], _seed_of(payload, "defense"))
     victim.restore(job.parents[role])
     return victim
 
@@ -86,8 +88,8 @@ def _head_seed(payload: dict[str, Any]) -> int:
     return _seed_of(payload, "head")
 
 
-def training(job: Job) -> tuple[Task, dict[str, int]]:
-    """Return the training of a stage, its victim made and wrapped, and how many clean rows it knows by use."""
+def training(job: Job) -> tuple[Task, dict[str, Any]]:
+    """Return the training of a stage, its victim made and wrapped, and what the stage says of itself already."""
     data = job.examples("data", "train").examples
     victim = _fresh(job, dict(job.content), job.seed("head"))
     hooks, counts = (), {"method": 0, "calibration": 0}
@@ -95,24 +97,26 @@ def training(job: Job) -> tuple[Task, dict[str, int]]:
         defense, counts = _bound(job)
         defense.wrap(victim)
         hooks = tuple(defense.hooks(defense.knowledge))
+    stand_in = add_stand_in(victim, job.content["recipe"], job.seed("defense"))
     selection = _clean(job).selection
     task = Task(victim, blinded(data), selection, job.seed("train"), hooks)
-    return task, {**counts, "selection": len(selection)}
+    noted = {"knowledge": {**counts, "selection": len(selection)}}
+    return task, noted if stand_in is None else {**noted, "stand_in_rank": stand_in}
 
 
-def trained(job: Job, task: Task, counts: dict[str, int], log: TrainingLog) -> dict[str, Any]:
+def trained(job: Job, task: Task, noted: dict[str, Any], log: TrainingLog) -> dict[str, Any]:
     """Write the weights of a training that has ended; return what the stage says of itself."""
     task.victim.save(job.aside)
-    return {"log": log.json(), "knowledge": counts, "versions": versions()}
+    return {"log": log.json(), **noted, "versions": versions()}
 
 
 def _train(job: Job) -> dict[str, Any]:
     """Train the victim on the data as they are, with the hooks of the defense if it acts here."""
-    task, counts = training(job)
+    task, noted = training(job)
     (log,) = train_gang([task])
     if isinstance(log, Exception):
         raise log
-    return trained(job, task, counts, log)
+    return trained(job, task, noted, log)
 
 
 def _repair(job: Job) -> dict[str, Any]:

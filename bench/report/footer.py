@@ -34,6 +34,7 @@ def notes(
         _not_trained(records),
         *_seed_gaps(attacked, ablation),
         *_mixed_models(attacked),
+        *_stand_ins(records, ablation),
         *_floors_missing(records),
         *leaks(records),
         _failures(failed),
@@ -161,6 +162,21 @@ def _mixed_models(attacked: Sequence[Record]) -> list[str]:
     mixed = {str(place[2]) for place, found in options.items() if len(found) > 1}
     shown = ", ".join(escape(printed_name("models", name)) for name in order("models", mixed))
     return [f"Model options are not the same in every row of: {shown}; the records hold them."] if mixed else []
+
+
+def _stand_ins(records: Sequence[Record], ablation: bool) -> list[str]:
+    """Return one line per model and rank for the rows whose victim trained LoRA in place of the whole model."""
+    rows: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for record in records:
+        if record.get("stand_in_rank"):
+            _, model, _, defense = names(record)
+            rows[model, record["stand_in_rank"]].add(defense)
+    return [
+        f"LoRA of rank {rank} stands for full fine-tuning of {escape(printed_name('models', model))} under "
+        + ", ".join(escape(printed_name("defenses", name, ablation)) for name in order("defenses", found))
+        + "."
+        for (model, rank), found in sorted(rows.items())
+    ]
 
 
 def _floors_missing(records: Sequence[Record]) -> list[str]:

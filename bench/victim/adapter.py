@@ -40,7 +40,7 @@ class Bottleneck(nn.Module):
     """One adapter: [..., width] -> [..., width], its own residual included."""
 
     def __init__(self, width: int, dimension: int, generator: torch.Generator, like: torch.Tensor) -> None:
-        """Draw the weights on the CPU from `generator` alone; device and dtype are those of `like`."""
+        """Draw fp32 weights on the CPU from `generator` alone, and put them where `like` is."""
         super().__init__()
         self.down = _drawn_linear(width, dimension, generator, like)
         self.up = _drawn_linear(dimension, width, generator, like)
@@ -52,7 +52,7 @@ class Bottleneck(nn.Module):
 
 def _drawn_linear(inputs: int, outputs: int, generator: torch.Generator, like: torch.Tensor) -> nn.Linear:
     # skip_init, because the constructor of Linear draws from the global generator.
-    linear = nn.utils.skip_init(nn.Linear, inputs, outputs, device=like.device, dtype=like.dtype)
+    linear = nn.utils.skip_init(nn.Linear, inputs, outputs, device=like.device, dtype=torch.float32)
     drawn = torch.empty(outputs, inputs).normal_(0.0, INITIAL_STANDARD_DEVIATION, generator=generator)
     with torch.no_grad():
         linear.weight.copy_(drawn)

@@ -1,4 +1,4 @@
-"""Inserting the parts of the MuScleLoRA family as their options say."""
+"""Inserting the parts of the MuScleLoRA family as their options say, and the LoRA that stands for full fine-tuning."""
 
 from __future__ import annotations
 
@@ -23,6 +23,26 @@ def add_lora(victim: Victim, options: LoraOptions, seed: int) -> None:
         seed=derived_seed(seed, "lora"),
         train_head=options.train_head,
     )
+
+
+def add_stand_in(victim: Victim, recipe: str, seed: int) -> int | None:
+    """Insert, in place, the LoRA that stands for training the whole model where the spec asks for one; return its rank.
+
+    As in the published code's victims of ONION and STRIP on decoders: alpha is the rank, the targets are the model
+    file's, and the head is the recipe's (frozen in `released`). A victim that already holds what trains is left alone.
+    """
+    rank = victim.spec.stand_in_rank
+    if rank is None or victim.attached:
+        return None
+    attach_lora(
+        victim,
+        rank=rank,
+        alpha=float(rank),
+        targets=victim.spec.lora_targets,
+        seed=derived_seed(seed, "stand-in"),
+        train_head=recipe == "paper",
+    )
+    return rank
 
 
 def add_multiscale(victim: Victim, options: MultiScaleOptions, seed: int) -> None:

@@ -28,15 +28,14 @@ PRECISIONS = ("fp32", "bf16")
 USED = (".safetensors", ".json", ".txt", ".model")  # of a model's folder
 
 
-def load_victim(
-    spec: ModelSpec, classes: int, *, seed: int, device: str = "cpu", precision: str = "fp32"
-) -> Victim:
+def load_victim(spec: ModelSpec, classes: int, *, seed: int, device: str = "cpu", precision: str = "fp32") -> Victim:
     """Return a pre-trained classifier whose head is drawn from `seed` alone; global random state stays as it was.
 
-    `precision` is `fp32`, or `bf16` for autocast over fp32 weights.
+    `precision` is `fp32`, or `bf16` for autocast. Weights are fp32, or as `spec.weights` says, but for the head.
 
     Raises:
-        CellError: fewer than 2 classes, unknown precision or device, weights missing, altered, or wanting remote code.
+        CellError: fewer than 2 classes, unknown precision or device, bf16 weights without bf16 precision, weights
+            missing, altered, or wanting remote code, or an architecture that cannot do what the spec asks for.
     """
     from bench.victim.victim import Victim
 
@@ -44,11 +43,21 @@ def load_victim(
         raise CellError(f"A classifier needs at least 2 classes, got {classes}.", "Use data with two labels or more.")
     if precision not in PRECISIONS:
         raise CellError(f"Precision is one of {', '.join(PRECISIONS)}, got {precision!r}.", "Choose one of them.")
+    check_weights(spec, precision)
     _check_device(device)
     folder = checked_folder(spec)
     with quiet():
         tokenizer, model = _from_folder(spec, folder, classes, seed)
     return Victim(model.to(device), tokenizer, spec, classes, precision).eval()
+
+
+def check_weights(spec: ModelSpec, precision: str) -> None:
+    """Raise CellError where the weights of a spec do not go with a precision."""
+    if spec.weights == "bf16" and precision != "bf16":
+        raise CellError(
+            f"Model {spec.name!r} has bf16 weights, which compute in bf16, and the precision is {precision!r}.",
+            "Use --precisions bf16, or leave model.weights out.",
+        )
 
 
 def weights_identity(spec: ModelSpec) -> str:
@@ -83,13 +92,20 @@ def _sha256(path: str, size: int, changed: int) -> str:
 
 def available(spec: ModelSpec) -> bool:
     """Tell whether the weights are on this machine; nothing is read or fetched."""
-    if _local_folder(spec, strict=False) is not None:
-        return True
+    return local_config(spec) is not None
+
+
+def local_config(spec: ModelSpec) -> Path | None:
+    """Return the model's config.json where it is on this machine; nothing is fetched."""
+    folder = _local_folder(spec, strict=False)
+    if folder is not None:
+        return folder / "config.json"
     if not spec.hub:
-        return False
+        return None
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(spec.hub, "config.json", revision=spec.revision), str)
+    found = try_to_load_from_cache(spec.hub, "config.json", revision=spec.revision)
+    return Path(found) if isinstance(found, str) else None
 
 
 def _local_folder(spec: ModelSpec, strict: bool = True) -> Path | None:
@@ -188,7 +204,9 @@ def _from_folder(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tupl
 
     states = [(item.name, item.stat()) for item in sorted(folder.iterdir()) if item.suffix in USED]
     files = tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)
-    tokenizer, model, absent = loaded((str(folder), files, classes), lambda: _read(spec, folder, classes, seed))
+    made_as = (spec.family, spec.head, spec.weights, spec.checkpointing)
+    kept_as = (str(folder), files, classes, *made_as)
+    tokenizer, model, absent = loaded(kept_as, lambda: _read(spec, folder, classes, seed))
     _draw_linears(model, absent, seed)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -202,6 +220,8 @@ def _read(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[Any, 
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    from bench.victim.head import insert_two_layer_head, plain_head, prepare
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         with torch.random.fork_rng(devices=[]):
@@ -210,7 +230,7 @@ def _read(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[Any, 
             model, loading = AutoModelForSequenceClassification.from_pretrained(
                 folder,
                 num_labels=classes,
-                dtype=torch.float32,
+                dtype=torch.bfloat16 if spec.weights == "bf16" else torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
                 ignore_mismatched_sizes=True,
@@ -221,7 +241,13 @@ def _read(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[Any, 
             f"Model {spec.name!r} cannot be loaded from {str(folder)!r}: {str(error).strip().splitlines()[0]}",
             "Name a folder that transformers can read as a sequence classifier.",
         ) from error
-    return tokenizer, model, set(loading["missing_keys"]) | {entry[0] for entry in loading["mismatched_keys"]}
+    absent = set(loading["missing_keys"]) | {entry[0] for entry in loading["mismatched_keys"]}
+    prepare(model, spec)
+    if spec.family == "decoder":
+        plain_head(model)
+    if spec.head == "paper":
+        absent |= insert_two_layer_head(model, classes)
+    return tokenizer, model, absent
 
 
 def _draw_linears(model: Any, absent: set[str], seed: int) -> None:

@@ -53,5 +53,6 @@ def attach_lora(
             value.copy_(drawn)
     for name, value in victim.tensors().items():
         if ".lora_A." in name or ".lora_B." in name:
+            value.data = value.data.float()  # whatever the weights are
             value.requires_grad_(True)
     victim.attached += [name.partition(".lora_A.")[0] for name in sorted(factors)]

@@ -44,9 +44,9 @@ class MultiScaleLinear(nn.Module):
             nn.init.zeros_(upper)
         else:
             nn.init.kaiming_uniform_(upper, a=math.sqrt(5), generator=generator)
-        self.lower = nn.Parameter(lower.to(like.device, like.dtype))
-        self.upper = nn.Parameter(upper.to(like.device, like.dtype))
-        self.register_buffer("scales", repeated.to(like.device, like.dtype))
+        self.lower = nn.Parameter(lower.to(like.device))
+        self.upper = nn.Parameter(upper.to(like.device))
+        self.register_buffer("scales", repeated.to(like.device))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return [..., out] for inputs [..., in]."""
@@ -60,7 +60,7 @@ def attach_multiscale(
     """Replace the victim's penultimate linear in place by a multi-scale module around it; L and R train, it does not.
 
     Other parameters keep training or not as they did. The published code puts it at the same place: BERT's pooler,
-    RoBERTa's `classifier.dense`, not at the attention, whose LoRA is unscaled.
+    RoBERTa's `classifier.dense`, the first linear of a decoder's head, not at the attention, whose LoRA is unscaled.
 
     Raises:
         CellError: the model file names no penultimate linear, or none of that name is there.

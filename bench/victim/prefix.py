@@ -127,6 +127,11 @@ def attend_with_prefix(
     index = getattr(module, "layer_idx", None)
     if index is None:  # DistilBERT's and ALBERT's attention does not know its layer; layers are called in order
         index = len(prefix.used)
+        if index == len(prefix.layers):
+            raise CellError(
+                f"The layers of {type(module).__name__} are called again, and do not know which they are.",
+                "Leave model.checkpointing out.",
+            )
     prefix.used.add(index)
     layer = prefix.layers[index].to(key.dtype)
     ahead_key, ahead_value = layer[:, None].expand(2, key.shape[0], *layer.shape[1:])
@@ -158,7 +163,7 @@ def insert_prefix(backbone: nn.Module, tokens: int, generator: torch.Generator, 
     AttentionInterface.register(ATTENTION, attend_with_prefix)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
     like = next(backbone.parameters())
-    backbone.add_module("prefix", Prefix(backbone.config, tokens, width, generator).to(like.device, like.dtype))
+    backbone.add_module("prefix", Prefix(backbone.config, tokens, width, generator).to(like.device))
     backbone.register_forward_pre_hook(_hand_down, with_kwargs=True)
     with quiet():
         backbone.set_attn_implementation(ATTENTION)

@@ -16,10 +16,34 @@ import yaml
 from pydantic import Field
 
 from bench.core.errors import RequestError, unknown
-from bench.core.options import Count, Fraction, Index, NonNegative, Options, Positive, Text, build
+from bench.core.options import Count, Fraction, Index, NonNegative, Options, Positive, Text, added, build
 
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+DECODER_PENULTIMATE = "score.dense"  # the first linear of the paper's head
+HEAD_WIDTH = 16  # between its two
+
+# What the files of configs/models say of every decoder: the settings of the published code and of the paper.
+DECODER: dict[str, Any] = {
+    "family": "decoder",
+    "learning_rate": 1e-5,
+    "learning_rate_pet": 1e-5,
+    "epochs": 5,
+    "batch_size": 16,
+    "max_length": 4096,
+    "lora_rank": 2,
+    "lora_alpha": 8,
+    "adapter_dim": 2,
+    "prefix_tokens": 2,
+    "scales": (1, 2, 3, 4),
+    "scales_paper": (1, 2, 3, 4),
+    "scale_factor": 4,
+    "clean_samples": 128,
+    "mu_max": 0,
+    "ga_epoch": 0,
+    "min_reference_loss": 0,
+}
 
 # For models named by a folder: what the files of configs/models say of their own. Suffixes of module names
 # inside the backbone, and the linear before the classifier as a dotted name in the whole model.
@@ -42,14 +66,14 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "adapter_sites": ("attn.Wo", "mlp.Wo"),
         "penultimate": "head.dense",
     },
-    "gpt2": {"family": "decoder", "lora_targets": ("c_attn",), "adapter_sites": ("attn.c_proj", "mlp.c_proj")},
+    "gpt2": {**DECODER, "lora_targets": ("c_attn",), "adapter_sites": ("attn.c_proj", "mlp.c_proj")},
     "llama": {
-        "family": "decoder",
+        **DECODER,
         "lora_targets": ("q_proj", "v_proj"),
         "adapter_sites": ("self_attn.o_proj", "mlp.down_proj"),
     },
     "qwen3": {
-        "family": "decoder",
+        **DECODER,
         "lora_targets": ("q_proj", "v_proj"),
         "adapter_sites": ("self_attn.o_proj", "mlp.down_proj"),
     },
@@ -96,6 +120,10 @@ class ModelSpec(Options):
     mu_max: Fraction = 0.1
     ga_epoch: Index = 1  # first epoch, from 0, in which the raw gradient may be mixed in
     min_reference_loss: NonNegative = 0.4
+    head: Literal["plain", "paper"] = added("plain")  # transformers' own, or (decoders) two linear maps, 16 wide
+    weights: Literal["fp32", "bf16"] = added("fp32")  # of what is frozen; what trains is fp32
+    checkpointing: bool = added(False)  # activations of a layer are computed again in the backward pass
+    stand_in_rank: Count | None = added(None)  # of the LoRA that trains where the whole model would; None: it does
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -121,7 +149,8 @@ def model_spec(name: str, options: Mapping[str, Any] | None = None) -> ModelSpec
     """Return the spec of a named model, of a local folder, or of `hub:ID@COMMIT`, with options on top.
 
     Raises:
-        RequestError: no such model (with the nearest name), unknown option, value out of range, broken file.
+        RequestError: no such model (with the nearest name), unknown option, value out of range, broken file, or the
+            paper's decoder head on an encoder.
     """
     options = dict(options or {})
     if name in model_names():
@@ -134,7 +163,20 @@ def model_spec(name: str, options: Mapping[str, Any] | None = None) -> ModelSpec
         raise unknown("model", name, model_names())
     if "name" in options:
         raise RequestError(f"Model {name!r} cannot be renamed.", "Leave the option `name` out.")
-    return build(ModelSpec, content | options, "model", name)
+    return build(ModelSpec, _headed(content | options), "model", name)
+
+
+def _headed(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the content with the paper's head for a decoder that names no other, and its penultimate linear."""
+    if content.get("family") != "decoder":
+        if content.get("head") == "paper":
+            raise RequestError(
+                f"Model {content['name']!r} is an encoder, and head='paper' is a head for decoders.",
+                "Leave model.head out.",
+            )
+        return content
+    content = {"head": "paper", **content}
+    return {"penultimate": DECODER_PENULTIMATE, **content} if content["head"] == "paper" else content
 
 
 def _from_hub(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,7 +187,17 @@ def _from_hub(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
+def shape_of_file(name: str) -> dict[str, Any] | None:
+    """Return the numbers of a named model's config.json that its file holds, None for a model without a file."""
+    return _content(name).get("shape") if name in model_names() else None
+
+
 def _read(name: str) -> dict[str, Any]:
+    """Return the options that a model's file states: without `shape`, which decides no result."""
+    return {option: value for option, value in _content(name).items() if option != "shape"}
+
+
+def _content(name: str) -> dict[str, Any]:
     where = _folder() / f"{name}.yaml"
     try:
         content = yaml.safe_load(where.read_text(encoding="utf-8"))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bench.core.errors import CellError
 from bench.core.memory import part_size
 from bench.victim.batching import Encoded
+from bench.victim.head import last_real
 from bench.victim.victim import Victim
 
 # Padded tokens of one batch. A GPU wants few launches; a CPU wants the activations in its cache: with MiniLM on one
@@ -39,7 +40,8 @@ def penultimate(victim: Victim, texts: Sequence[str]) -> Tensor:
     """Return what the last linear map of the classifier reads, fp32 [n, width], without dropout.
 
     BERT: the pooler's output, tanh included. RoBERTa, ModernBERT: the output of the head's dense layer and
-    activation. A decoder: the last hidden state of the last real token.
+    activation. A decoder: of its last real token, the 16 numbers between the two linear maps of the paper's head, or
+    the last hidden state with the plain head.
 
     Raises:
         CellError: the head holds no linear map to the classes, or a feature that is not finite.
@@ -92,8 +94,7 @@ def _read(victim: Victim, states: Tensor, inputs: dict[str, Tensor]) -> Tensor:
         return states
     if victim.spec.family == "encoder":
         return states[:, 0]
-    ends = inputs["attention_mask"].sum(-1) - 1
-    return states[torch.arange(len(states), device=states.device), ends]
+    return last_real(states, inputs["attention_mask"])
 
 
 def _collected(victim: Victim, texts: Sequence[str], compute: Callable[[dict[str, Tensor]], Tensor]) -> Tensor:

@@ -77,12 +77,18 @@ def studied(options: StudiedModel, known: Knowledge, lent: Any, rows: Sequence[E
                 "Pass the backdoored victim as model, or set victim to 'own'.",
             )
         return victim
+    from bench.victim.assembly import add_stand_in
     from bench.victim.training import train
 
     victim = known.fresh_victim()
+    add_stand_in(victim, known.recipe, known.seed)
     full = options.for_model(victim.spec, known.recipe)
     victim.spec = dataclasses.replace(
-        victim.spec, epochs=full.epochs, learning_rate=full.learning_rate, warmup_epochs=0.0
+        victim.spec,
+        epochs=full.epochs,
+        learning_rate=full.learning_rate,
+        learning_rate_pet=full.learning_rate,  # of a stand-in
+        warmup_epochs=0.0,
     )
     train(victim, rows, (), seed=derived_seed(known.seed, f"own victim of {label(options)}"))
     return victim

@@ -56,7 +56,8 @@ def train(
     is given back. With no selection rows the last weights stay. `progress` gets (steps done, steps).
 
     Raises:
-        CellError: nothing to train on, nothing that trains, a label out of range, or a loss that is not finite.
+        CellError: nothing to train on, nothing that trains (or not in fp32), a label out of range, or a loss that is
+            not finite.
     """
     (log,) = train_gang([Task(victim, examples, selection, seed, hooks)], progress=progress)
     if isinstance(log, CellError):
@@ -135,6 +136,7 @@ class Member:
             raise CellError("There are no training rows.", "Give at least one.")
         if not parameters:
             raise CellError(f"No parameter of model {spec.name!r} trains.", "Unfreeze some in the defense's wrap.")
+        victim.check_trainable()
         self.data, held_out = victim.encode(task.examples), victim.encode(task.selection)
         per_epoch = math.ceil(len(self.data) / spec.batch_size)
         steps = min(per_epoch * spec.epochs, spec.max_steps or per_epoch * spec.epochs)

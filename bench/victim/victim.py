@@ -16,6 +16,7 @@ from bench.core.errors import CellError
 from bench.core.example import Example
 from bench.core.memory import part_size
 from bench.victim.batching import Encoded, encode
+from bench.victim.head import classify_last, last_real
 from bench.victim.spec import ModelSpec
 
 SAVED = "weights.safetensors"
@@ -78,6 +79,8 @@ class Victim(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor], hidden_states: bool = True) -> Any:
         """Return an object with `logits` [batch, classes] and, when asked, `hidden_states` of all layers."""
         with self.autocast():
+            if self.spec.family == "decoder":
+                return classify_last(self.model, inputs, hidden_states)
             return self.model(**inputs, output_hidden_states=hidden_states)
 
     def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -124,8 +127,7 @@ class Victim(nn.Module):
             states = self(inputs).hidden_states[-1].float()
             if self.spec.family == "encoder":
                 return states[:, 0]
-            ends = inputs["attention_mask"].sum(-1) - 1
-            return states[torch.arange(len(states), device=states.device), ends]
+            return last_real(states, inputs["attention_mask"])
 
         return self._collect(self.encode_texts(texts), batch_size, self.word_embedding.shape[1], last)
 
@@ -172,6 +174,16 @@ class Victim(nn.Module):
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return the parameters that train, by name."""
         return {name: value for name, value in self.tensors().items() if value.requires_grad}
+
+    def check_trainable(self) -> None:
+        """Raise CellError when a parameter that trains is not fp32: most steps would be lost in its rounding."""
+        for name, value in self.trainable().items():
+            if value.dtype != torch.float32:
+                raise CellError(
+                    f"{name} of model {self.spec.name!r} is to train and has {value.dtype} weights, in which a step of"
+                    " the usual rates is rounded away.",
+                    "Set model.stand_in_rank, choose a parameter-efficient defense, or leave model.weights out.",
+                )
 
     def kept(self) -> dict[str, nn.Parameter]:
         """Return what a saved victim holds: the parameters that train, and those of the head."""

@@ -41,6 +41,9 @@ WRONG = {
     "no data folder": (["run", "--grid", "cpu"], "data folder", "BENCH_DATA"),
     "missing grid file": (["run", "--grid", "none.yaml"], "no grid file none.yaml", "one of"),
     "missing custom data": ([*RUN, "--datasets", "rows.csv"], "rows.csv", "file"),
+    "memory no size": (["plan", "--grid", "demo", "--memory", "24GB,lots"], "--memory '24GB,lots' is no size", "24GB"),
+    "length of nothing": (["plan", "--grid", "demo", "--length", "0"], "--length is 0", "default"),
+    "paper head on an encoder": ([*RUN, "--set", "model.head=paper"], "is an encoder", "model.head"),
     "no records": (["table", "--out", "nowhere"], "no records under nowhere", "Run a grid first"),
     "no folder": (["table"], "Neither --out nor --grid", "--out"),
 }

@@ -23,12 +23,10 @@ ROWS = tuple(
 )
 
 
-def _spec(tmp_path_factory: Any, architecture: str = "bert") -> Any:
+def _spec(tmp_path_factory: Any, architecture: str = "bert", **options: Any) -> Any:
     folder = tiny_model(tmp_path_factory, architecture)
-    return model_spec(
-        str(folder),
-        {"batch_size": 4, "epochs": 2, "learning_rate_pet": 1e-2, "learning_rate": 1e-3, "clean_samples": 6},
-    )
+    usual = {"batch_size": 4, "epochs": 2, "learning_rate_pet": 1e-2, "learning_rate": 1e-3, "clean_samples": 6}
+    return model_spec(str(folder), {**usual, **options})
 
 
 def _trained(spec: Any, name: str, recipe: str, seed: int = 5) -> tuple[Any, dict[str, torch.Tensor]]:
@@ -114,8 +112,8 @@ def test_the_right_tensors_train(tmp_path_factory, name, recipe):
         assert moved == set(victim.trainable())
 
 
-@pytest.mark.parametrize("architecture", ["bert", "roberta", "modernbert"])
-def test_musclelora_on_every_encoder_saves_and_restores_exactly(tmp_path_factory, tmp_path, architecture):
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "modernbert", "gpt2", "llama", "qwen3"])
+def test_musclelora_on_every_architecture_saves_and_restores_exactly(tmp_path_factory, tmp_path, architecture):
     from bench.victim.loading import load_victim
 
     spec = _spec(tmp_path_factory, architecture)
@@ -144,7 +142,7 @@ def test_alignment_changes_what_is_learnt(tmp_path_factory):
 
 
 def test_a_head_without_a_penultimate_is_refused_at_planning(tmp_path_factory):
-    spec = _spec(tmp_path_factory, "gpt2")
+    spec = _spec(tmp_path_factory, "gpt2", head="plain")
     for name in ("mslr", "musclelora"):
         with pytest.raises(CellError, match="no linear before its classifier"):
             plugin_class(DEFENDERS, name)().for_model(spec, "released")

@@ -161,7 +161,9 @@ def test_a_wrong_request_is_named(axes: dict[str, Any], reason: str) -> None:
 
 
 def test_a_defense_that_a_model_cannot_carry_fails_its_cells_alone() -> None:
-    expanded: Expanded = expand([replace(BASE, models=("gpt2-xl", "bert-base"), defenders=("vanilla", "musclelora"))])
+    expanded: Expanded = expand(
+        [replace(BASE, models=("gpt2-xl(head=plain)", "bert-base"), defenders=("vanilla", "musclelora"))]
+    )
     failed = [expanded.cells[key] for key in expanded.impossible]
     assert len(expanded.cells) == 4
     assert [(cell.model.name, cell.defense.name) for cell in failed] == [("gpt2-xl", "musclelora")]

@@ -134,7 +134,8 @@ def test_a_payload_is_json_and_leads_back() -> None:
 
 
 def test_an_impossible_cell_has_no_stages() -> None:
-    grid = Grid(datasets=("demo",), attacks=("addsent",), models=("gpt2-xl",), defenders=("vanilla", "mslr"))
+    model = "gpt2-xl(head=plain)"  # which has no linear before its classifier
+    grid = Grid(datasets=("demo",), attacks=("addsent",), models=(model,), defenders=("vanilla", "mslr"))
     made = make_plan(expand([grid]))
     assert (len(made.cells), len(made.stages), len(made.impossible)) == (2, 1, 1)
     assert made.summary()["impossible"] == 1 and not set(made.stages) & set(made.impossible)

@@ -221,3 +221,12 @@ def test_hostile_names_are_shown_letter_by_letter() -> None:
     page = parser.render(render([record(dataset=name, model=name)])["README.md"])
     assert f"<h2>{shown}, {shown} (recipe released, fp32)</h2>" in page
     assert f'<td style="text-align:left">{shown}</td>' in parser.render(render([record(dataset=name)])["table1.md"])
+
+
+def test_table_4_names_what_stands_for_full_fine_tuning() -> None:
+    shown = {"attack": "addsent", "model": "llama2-7b"}
+    records = [record(defense=name, **shown) | {"stand_in_rank": 1024} for name in ("strip", "vanilla", "onion")]
+    page = render([*records, record(defense="lora", **shown)])["table4.md"]
+    assert "- LoRA of rank 1024 stands for full fine-tuning of Llama2-7B under Vanilla, ONION, STRIP.\n" in page
+    whole = [record(defense=name, **shown) for name in ("strip", "vanilla")]
+    assert "stands for" not in render(whole, every_table=True)["table4.md"]

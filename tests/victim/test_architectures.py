@@ -16,25 +16,21 @@ from bench.core.example import Example
 from bench.core.knowledge import Knowledge
 from bench.core.registry import DEFENDERS, own_plugins
 from bench.victim.recipes import MultiScaleOptions
-from bench.victim.spec import ARCHITECTURES as KNOWN
 from bench.victim.training import train
 from bench.victim.victim import Victim
 from defenders.base import Defender
-from tests.tiny import ARCHITECTURES, LAYERS, WIDTH, tiny_victim
+from tests.tiny import ARCHITECTURES, ENCODERS, LAYERS, WIDTH, tiny_victim
 
 TEXTS = ["the film is good and i like it", "bad", "what a dull and empty story", "warm, clever and moving"]
 ROWS = [Example(text, label) for text, label in zip(TEXTS * 2, (1, 0, 0, 1) * 2, strict=True)]
 EFFICIENT = sorted(name for name, cls in own_plugins(DEFENDERS).items() if cls.wrap is not Defender.wrap)
-ALL = [(architecture, name) for architecture in ARCHITECTURES for name in EFFICIENT]
-# The multi-scale module needs a linear before the classifier, which the decoders' heads lack.
-REFUSED = [
-    (architecture, name)
-    for architecture, name in ALL
-    if issubclass(own_plugins(DEFENDERS)[name], MultiScaleOptions) and not KNOWN[architecture].get("penultimate")
-]
-PAIRS = [pair for pair in ALL if pair not in REFUSED]
+PAIRS = [(architecture, name) for architecture in ARCHITECTURES for name in EFFICIENT]
+DECODERS = [architecture for architecture in ARCHITECTURES if architecture not in ENCODERS]
+MULTISCALE = [name for name in EFFICIENT if issubclass(own_plugins(DEFENDERS)[name], MultiScaleOptions)]
 # 3 steps of 2 a pass: the second pass begins, in which gradient alignment mixes.
 OPTIONS = {"epochs": 2, "batch_size": 4, "max_steps": 3, "evaluations": 1, "learning_rate_pet": 0.01}
+
+HEAD = {"score.dense.weight", "score.out_proj.weight"}
 
 # [in, out] of the linear maps that LoRA changes in one layer, and the width of keys and values together.
 HALF, WIDE = WIDTH // 2, 32  # two of four heads; two heads of 16
@@ -51,16 +47,19 @@ KEY_WIDTH = {"bert": WIDTH, "roberta": WIDTH, "modernbert": WIDTH, "gpt2": WIDTH
 
 def expected_count(architecture: str, defense: str) -> int | None:
     """Return how many numbers train in the recipe `released`, by formula; None for a defense not known here."""
-    lora = LAYERS * sum(8 * (inputs + outputs) for inputs, outputs in LORA_MAPS[architecture])
-    multiscale = 8 * (WIDTH + WIDTH)  # 8 scales, inner rank 1, from WIDTH to WIDTH
+    narrow = 8 if architecture in ENCODERS else 2  # rank, bottleneck and tokens, as the paper has them
+    lora = LAYERS * sum(narrow * (inputs + outputs) for inputs, outputs in LORA_MAPS[architecture])
+    # 8 scales from WIDTH to WIDTH at an encoder's pooler, 4 from WIDTH to 16 at the first linear of a decoder's head.
+    multiscale = 8 * (WIDTH + WIDTH) if architecture in ENCODERS else 4 * (WIDTH + 16)
     width = KEY_WIDTH[architecture]
+    head = 0 if architecture in ENCODERS else 16 * WIDTH + 2 * 16  # trains beside the prefix of a decoder
     return {
         "lora": lora,
         "lora+ga": lora,
         "mslr": lora + multiscale,
         "musclelora": lora + multiscale,
-        "adapter": 2 * LAYERS * (2 * WIDTH * 8 + 8 + WIDTH),
-        "prefix": 8 * width + 512 * (width + 1) + 2 * LAYERS * width * 513,
+        "adapter": 2 * LAYERS * (2 * WIDTH * narrow + narrow + WIDTH),
+        "prefix": narrow * width + 512 * (width + 1) + 2 * LAYERS * width * 513 + head,
     }.get(defense)
 
 
@@ -84,7 +83,9 @@ def test_trains_only_what_it_says(tmp_path_factory: Any, tmp_path: Any, architec
     plain = tiny_victim(tmp_path_factory, architecture, options=OPTIONS)
     victim, defense = wrapped(tmp_path_factory, architecture, name)
     trainable = set(victim.trainable())
-    assert all(any(part.startswith(f"{inserted}.") for inserted in victim.attached) for part in trainable)
+    head = HEAD if name == "prefix" and architecture in DECODERS else set()
+    assert head <= trainable
+    assert all(any(part.startswith(f"{inserted}.") for inserted in victim.attached) for part in trainable - head)
     assert all(any(part.startswith(f"{inserted}.") for part in trainable) for inserted in victim.attached)
     count = expected_count(architecture, name)
     assert count is None or count == sum(value.numel() for value in victim.trainable().values())
@@ -97,8 +98,9 @@ def test_trains_only_what_it_says(tmp_path_factory: Any, tmp_path: Any, architec
     assert log.steps == 3
     # No pre-trained tensor is lost: each is among the frozen ones, with the bits it was loaded with.
     still = [value for part, value in after.items() if part not in trainable]
-    assert len(still) == len(plain.tensors())
-    for (part, loaded), kept in zip(plain.tensors().items(), still, strict=True):
+    loaded_with = {part: value for part, value in plain.tensors().items() if part not in head}
+    assert len(still) == len(loaded_with)
+    for (part, loaded), kept in zip(loaded_with.items(), still, strict=True):
         assert torch.equal(loaded, kept), part
 
     trained = victim.predict(TEXTS)
@@ -135,11 +137,13 @@ def test_head_trains_in_the_paper_recipe(tmp_path_factory: Any, architecture: st
     assert inserted <= set(victim.trainable())
 
 
-@pytest.mark.parametrize(("architecture", "name"), REFUSED)
-def test_refused_without_a_penultimate_linear(tmp_path_factory: Any, architecture: str, name: str) -> None:
-    """A multi-scale defense on a decoder fails its cell, with the reason, before anything is trained."""
+@pytest.mark.parametrize("name", MULTISCALE)
+def test_refused_without_a_penultimate_linear(tmp_path_factory: Any, name: str) -> None:
+    """With transformers' own head a decoder has no linear before its classifier: refused before anything trains."""
+    spec = tiny_victim(tmp_path_factory, "gpt2", options={"head": "plain"}).spec
+    assert spec.penultimate is None
     with pytest.raises(CellError, match="no linear before its classifier"):
-        wrapped(tmp_path_factory, architecture, name)
+        own_plugins(DEFENDERS)[name]().for_model(spec, "released")
 
 
 def test_the_published_defenses_are_among_them() -> None:

@@ -29,18 +29,16 @@ PAPER = json.loads((files("bench.report") / "paper_settings.json").read_text(enc
 
 @pytest.mark.parametrize("name", model_names())
 def test_says_where_defenses_attach(tmp_path_factory: Any, name: str) -> None:
-    """Every site of the file is in a model of its architecture; a penultimate linear is named where there is one."""
+    """Every site of the file is in a model of its architecture; the penultimate linear feeds the classifier."""
     spec, victim = model_spec(name), tiny_victim(tmp_path_factory, MODELS[name])
     modules = dict(victim.model.named_modules())
     for target in spec.lora_targets:
         assert sum(part.endswith(f".{target}") for part in modules) == LAYERS, target
     assert spec.lora_targets
     assert len(adapter_sites(victim.backbone, spec.adapter_sites)) == 2 * LAYERS
-    if spec.family == "encoder":
-        dense, classifier = modules[spec.penultimate], modules.get("classifier.out_proj") or modules["classifier"]
-        assert dense.out_features == classifier.in_features
-    else:
-        assert spec.penultimate is None
+    classifiers = [modules[part] for part in ("score.out_proj", "classifier.out_proj", "classifier") if part in modules]
+    assert modules[spec.penultimate].out_features == classifiers[0].in_features
+    assert spec.head == ("paper" if spec.family == "decoder" else "plain")
     assert spec.hub and len(spec.revision) == 40
 
 

@@ -131,10 +131,10 @@ def test_attaching_to_nothing_is_an_error(tiny_victim):
     with pytest.raises(CellError, match="not a linear"):
         attach_multiscale(tiny_victim(penultimate="bert.pooler"), (1,), **wrong)
     with pytest.raises(CellError, match="None, is not there"):
-        attach_multiscale(tiny_victim("gpt2"), (1,), **wrong)
+        attach_multiscale(tiny_victim("gpt2", head="plain"), (1,), **wrong)
 
 
-@pytest.mark.parametrize("architecture", ["bert", "roberta", "modernbert"])
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "modernbert", "gpt2", "llama", "qwen3"])
 def test_multiscale_replaces_the_penultimate_linear(tiny_victim, architecture):
     victim = tiny_victim(architecture)
     before = victim.predict(["what a warm story"])

@@ -29,6 +29,8 @@ def kind_of(victim: Victim) -> str | None:
     kind = KINDS.get(type(model).__name__)
     if kind is None or not type(model).__module__.startswith("transformers.models."):
         return None
+    if victim.spec.checkpointing or victim.spec.weights != "fp32":
+        return None  # neither is known here
     config = model.config
     plain = (
         getattr(config, "position_embedding_type", None) in (None, "absolute")

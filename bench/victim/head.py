@@ -1,0 +1,92 @@
+"""Classification heads of decoders, on the last real token of a text.
+
+`paper` is that of Table 4 (REFERENCE section 6): two linear maps without biases, 16 wide between them, dropout 0.1 and
+no non-linearity. `plain` is the one linear map of transformers. Differs from the published code, as from transformers,
+in how the last real token is found: by the attention mask, not as the last that is no padding token, which is
+another one where a text itself ends in the end token that stands for padding. Neither looks at the other tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.core.errors import CellError
+from bench.victim.spec import HEAD_WIDTH, ModelSpec
+
+DROPOUT = 0.1
+SCORE = "score"  # what transformers calls the head of every decoder
+
+
+class TwoLayerHead(nn.Module):
+    """The paper's head: [..., width] -> [..., 16] -> [..., classes]; `dense` is where the multi-scale module goes."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        """Make both maps without drawing them: whoever loads the model does."""
+        super().__init__()
+        self.dense = nn.utils.skip_init(nn.Linear, width, HEAD_WIDTH, bias=False)
+        self.dropout = nn.Dropout(DROPOUT)
+        self.out_proj = nn.utils.skip_init(nn.Linear, HEAD_WIDTH, classes, bias=False)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Return the logits [..., classes] of hidden states [..., width]."""
+        return self.out_proj(self.dropout(self.dense(states)))
+
+
+def plain_head(model: nn.Module) -> nn.Linear:
+    """Return the one linear map that transformers gives a decoder classifier as its head.
+
+    Raises:
+        CellError: the model has no head called `score` that is one linear map.
+    """
+    found = getattr(model, SCORE, None)
+    if not isinstance(found, nn.Linear):
+        raise CellError(
+            f"{type(model).__name__} has no one linear map called {SCORE!r}, which is a decoder's head.",
+            "Set model.family=encoder, or choose another model.",
+        )
+    return found
+
+
+def insert_two_layer_head(model: nn.Module, classes: int) -> set[str]:
+    """Replace the head of a decoder classifier in place; return the names of the tensors that are still to be drawn."""
+    found = plain_head(model)
+    model.set_submodule(SCORE, TwoLayerHead(found.in_features, classes))
+    return {f"{SCORE}.dense.weight", f"{SCORE}.out_proj.weight"}
+
+
+def last_real(states: Tensor, mask: Tensor) -> Tensor:
+    """Return of `states` [batch, length, width] those of the last token that `mask` [batch, length] lets through."""
+    ends = mask.to(torch.long).sum(-1) - 1
+    return states[torch.arange(len(states), device=states.device), ends]
+
+
+def classify_last(model: nn.Module, inputs: Mapping[str, Tensor], hidden_states: bool) -> Any:
+    """Return logits [batch, classes] and, when asked, `hidden_states` of a decoder classifier, padded on the right.
+
+    No keys and values are kept: they are for a generation that never comes.
+    """
+    from transformers.modeling_outputs import SequenceClassifierOutput
+
+    found = model.base_model(**inputs, use_cache=False, output_hidden_states=hidden_states)
+    logits = model.get_submodule(SCORE)(last_real(found.last_hidden_state, inputs["attention_mask"]))
+    return SequenceClassifierOutput(logits=logits, hidden_states=found.hidden_states)
+
+
+def prepare(model: Any, spec: ModelSpec) -> None:
+    """Make the head fp32, since it may train, and turn checkpointing on where the spec asks for it."""
+    for name, part in model.named_children():
+        if name != model.base_model_prefix:
+            part.float()
+    if not spec.checkpointing:
+        return
+    try:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    except ValueError as error:
+        raise CellError(
+            f"{type(model).__name__} cannot compute activations again in the backward pass.",
+            "Leave model.checkpointing out.",
+        ) from error
