@@ -95,9 +95,19 @@ def _train(job: Job) -> dict[str, Any]:
         defense.wrap(victim)
         hooks = defense.hooks(defense.knowledge)
     selection = _clean(job).selection
-    log = train(victim, blinded(data), selection, seed=job.seed("train"), hooks=hooks)
+    observers = _observers(job)
+    log = train(victim, blinded(data), selection, seed=job.seed("train"), hooks=hooks, observers=observers)
     victim.save(job.aside)
-    return {"log": log.json(), "knowledge": {**counts, "selection": len(selection)}, "versions": versions()}
+    seen = {"analysis": observers[0].found()} if observers else {}
+    return {"log": log.json(), "knowledge": {**counts, "selection": len(selection)}, "versions": versions(), **seen}
+
+
+def _observers(job: Job) -> tuple[Any, ...]:
+    """Return what looks on at this training: at most one analysis, with the clean and the poisoned test rows."""
+    if "analysis" not in job.content:
+        return ()
+    clean, poisoned = job.examples("load", "test").examples, job.examples("watched", "test").examples
+    return (plugins.analysis(job.content["analysis"]).watcher(clean, poisoned, job.meta("load")["classes"]),)
 
 
 def _repair(job: Job) -> dict[str, Any]:

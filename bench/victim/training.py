@@ -52,6 +52,13 @@ class Run:
         return data.grouped(rows, self.victim.device) if on_cpu else data.batch(rows, self.victim.device)
 
 
+class Observer(Protocol):
+    """Something that looks on at a training and changes nothing: no parameter, no mode, no global generator."""
+
+    def on_step(self, run: Run) -> None:
+        """Look at `run.victim` before the first step (`run.step` is 0) and after each step."""
+
+
 class Hook(Protocol):
     """Something that acts on each step."""
 
@@ -70,7 +77,7 @@ class TrainingLog:
     selected_at: tuple[int, ...]  # steps done at each look
     best: int | None  # which look was kept; None when there was nothing to select by
     seconds: float
-    samples_per_second: float  # training rows over the seconds spent training, looks left out
+    samples_per_second: float  # training rows over the seconds spent training, looks and observers left out
     trainable_parameters: int
     peak_memory_mb: float
 
@@ -101,6 +108,7 @@ def train(
     *,
     seed: int,
     hooks: Sequence[Hook] = (),
+    observers: Sequence[Observer] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> TrainingLog:
     """Train the victim in place and leave it, in eval mode, with the weights of the best clean selection accuracy.
@@ -124,15 +132,17 @@ def train(
     keeper = _Keeper(run, held_out, looks(steps, per_epoch, spec.evaluations))
     losses = _Losses()
     _reset_peak(victim.device)
-    began = time.perf_counter()
+    began, watched = time.perf_counter(), 0.0
     victim.train()
     try:
+        watched += _watch(observers, run)
         with seeded(derived_seed(seed, "dropout"), victim.device):
             for batch in _batches(run, data, seed):
                 _step(run, batch, optimizer, hooks, losses)
                 if run.step % per_epoch == 0 or run.step == steps:
                     losses.close_epoch()
                 keeper.look(losses)
+                watched += _watch(observers, run)
                 if progress is not None:
                     progress(run.step, steps)
     finally:
@@ -148,10 +158,18 @@ def train(
         selected_at=tuple(keeper.steps),
         best=keeper.best,
         seconds=seconds,
-        samples_per_second=seen / max(seconds - keeper.seconds, 1e-9),
+        samples_per_second=seen / max(seconds - keeper.seconds - watched, 1e-9),
         trainable_parameters=sum(value.numel() for value in parameters.values()),
         peak_memory_mb=peak_memory_mb(victim.device),
     )
+
+
+def _watch(observers: Sequence[Observer], run: Run) -> float:
+    """Let the observers look; return the seconds that it took."""
+    began = time.perf_counter()
+    for observer in observers:
+        observer.on_step(run)
+    return time.perf_counter() - began
 
 
 def _step(run: Run, batch: Batch, optimizer: torch.optim.Optimizer, hooks: Sequence[Hook], losses: _Losses) -> None:
