@@ -42,11 +42,11 @@ def spectra(
     device = embedding.device
     truth = torch.nn.functional.one_hot(torch.tensor(list(labels)), classes).double().to(device)
     values = torch.stack([torch.from_numpy(one) for one in outputs], 1).double().to(device)  # [rows, looks, classes]
-    some = range(0, clean, max(1, -(-clean // QUANTILE_ROWS)))
+    some = range(0, len(labels), -(-len(labels) // QUANTILE_ROWS))
     fractions = (*SHOWN, *options.quantiles)
     found = distance_quantiles(TextPoints(texts, some, embedding), fractions)
     chosen = dict(zip(options.quantiles, found[len(SHOWN) :], strict=True))
-    filters = _filters(options, chosen, clean)
+    filters = _filters(options, chosen, min(clean, len(labels) - clean))
     mappings = {"clean": slice(0, clean), "backdoor": slice(clean, len(labels))}
     entries = []
     for over in options.over:

@@ -148,9 +148,7 @@ class Chains:
         }
         return self.stage("poison", content, {"load": load})
 
-    def _train(
-        self, cell: Cell, load: Stage, data: Stage, defense: Part | None, watched: Stage | None = None
-    ) -> Stage:
+    def _train(self, cell: Cell, load: Stage, data: Stage, defense: Part | None, watched: Stage | None = None) -> Stage:
         content, parents = self._setting(cell, defense), {"load": load, "data": data}
         if cell.analysis is not None and watched is not None:
             content, parents = {**content, "analysis": cell.analysis}, {**parents, "watched": watched}

@@ -21,7 +21,7 @@ from bench.core.seeding import python_rng
 if TYPE_CHECKING:
     from bench.victim.batching import Encoded
 
-QUANTILE_ROWS = 500  # clean rows whose pairwise distances choose delta
+QUANTILE_ROWS = 500  # rows of both mappings whose pairwise distances choose delta
 DIGITS = 6  # significant digits of the series in a record
 NotEmpty = Field(min_length=1)
 
@@ -34,7 +34,7 @@ class Fourier(Analysis):
 
     kernels: Annotated[tuple[Literal["released", "paper"], ...], NotEmpty] = ("released", "paper")
     deltas: tuple[Positive, ...] = (4.0,)  # the paper's
-    # For each, a further delta per kernel, chosen from this quantile of the pairwise distances of the clean rows.
+    # For each, a further delta per kernel, chosen from this quantile of the rows' pairwise distances.
     quantiles: tuple[Fraction, ...] = (0.5,)
     # Neighbours of a row: rows of its own mapping (as published), or of both, where a trigger stands out of its text.
     over: Annotated[tuple[Literal["separate", "joint"], ...], NotEmpty] = ("separate", "joint")
