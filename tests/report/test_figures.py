@@ -201,7 +201,11 @@ def test_curves_of_several_seeds_are_their_means() -> None:
 @pytest.mark.slow
 def test_the_same_records_in_any_order_give_the_same_bytes() -> None:
     records = [one for one in sweep_records() if one["cell"]["model"]["name"] == "bert-base"]
-    records += [one for one in watched_records() if (one["cell"]["attack"]["name"], one["cell"]["defense"]["name"]) == ("badnets", "vanilla")]
+    records += [
+        one
+        for one in watched_records()
+        if (one["cell"]["attack"]["name"], one["cell"]["defense"]["name"]) == ("badnets", "vanilla")
+    ]
     shuffled = random.Random(5).sample(records, len(records))
     first, second = render_figures(records), render_figures(shuffled)
     assert first == second
