@@ -23,6 +23,7 @@ GridName = Annotated[str, typer.Option("--grid", help="a grid of configs/grids, 
 OutDir = Annotated[Path | None, typer.Option("--out", help="store, records and tables; default runs/GRID")]
 Axis = Annotated[str | None, typer.Option(help="comma-separated; replaces the axis of the grid")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="axis.option=value, e.g. model.learning_rate=5e-4")]
+Analysis = Annotated[str | None, typer.Option(help="what looks on at each training, e.g. 'fourier(rows=500)'")]
 Limit = Annotated[int | None, typer.Option(help="first N training rows: a smoke test that no table takes")]
 DataDir = Annotated[str | None, typer.Option("--data", help="folder of the published data; default BENCH_DATA")]
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
@@ -87,6 +88,7 @@ def run(
     target_labels: Axis = None,
     recipes: Axis = None,
     precisions: Axis = None,
+    analysis: Analysis = None,
     set_: Sets = None,
     limit: Limit = None,
     data: DataDir = None,
@@ -131,6 +133,7 @@ def plan(
     target_labels: Axis = None,
     recipes: Axis = None,
     precisions: Axis = None,
+    analysis: Analysis = None,
     set_: Sets = None,
     limit: Limit = None,
     memory: Annotated[str | None, typer.Option(help="sizes to fit: 24GB,80GB; default 80 % of the device's")] = None,
@@ -228,6 +231,23 @@ def publish(
         from bench.commands.run import folder_of
 
         return publish_run(folder_of(grid, out), to, _console())
+
+    _guard(action, debug)
+
+
+@app.command()
+def figures(
+    out: OutDir = None,
+    grid: Annotated[str | None, typer.Option("--grid", help="the grid whose default folder is meant")] = None,
+    debug: Debug = False,
+) -> None:
+    """Draw Figures 1, 2 and 4 to 13 of the records as SVG and PNG into OUT/figures; needs matplotlib."""
+
+    def action() -> int:
+        from bench.commands.figures import draw_figures
+        from bench.commands.run import folder_of
+
+        return draw_figures(folder_of(grid, out), _console())
 
     _guard(action, debug)
 

@@ -26,8 +26,7 @@ def narrowed(given: dict[str, Any]) -> dict[str, Any]:
     from bench.engine.plugins import value_of
 
     changes = axes(given)
-    if given["limit"] is not None:
-        changes["limit"] = given["limit"]
+    changes |= {name: given[name] for name in ("limit", "analysis") if given.get(name) is not None}
     settings = {}
     for item in given["set_"] or ():
         name, equals, value = item.partition("=")

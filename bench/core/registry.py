@@ -28,11 +28,12 @@ class Family:
     @property
     def group(self) -> str:
         """Return the entry-point group through which third parties register."""
-        return f"openbackdoor_bench.{self.package}"
+        return f"openbackdoor_bench.{self.package.rpartition('.')[2]}"
 
 
 ATTACKERS = Family("attacker", "attackers", "Attacker")
 DEFENDERS = Family("defender", "defenders", "Defender")
+ANALYSES = Family("analysis", "bench.analysis.watchers", "Analysis")
 
 
 def base_class(family: Family) -> type:

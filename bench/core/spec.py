@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from pydantic import InstanceOf
+
 from bench.core.options import Count, Fraction, Index, Options
 from bench.core.seeding import digest
 
@@ -78,12 +80,14 @@ class Cell(Options):
     recipe: Recipe = "released"
     precision: Precision = "fp32"
     limit: Count | None = None
+    analysis: InstanceOf[Part] | None = None  # what looks on while the victim trains; without it the older identity
 
     @cached_property
     def key(self) -> str:
         """Return the digest of the spec: the name of the cell's record."""
         axes = [part.identity for part in (self.dataset, self.attack, self.model, self.defense)]
-        return digest("cell", axes, self._scalars())[:40]
+        watched = [] if self.analysis is None else [self.analysis.identity]
+        return digest("cell", axes, self._scalars(), *watched)[:40]
 
     def _scalars(self) -> dict[str, Any]:
         names = ("poison_ratio", "label_rule", "target_label", "seed", "recipe", "precision", "limit")
@@ -92,7 +96,8 @@ class Cell(Options):
     def json(self) -> dict[str, Any]:
         """Return the whole spec as JSON values, as it stands in a record."""
         axes = {axis: getattr(self, axis).json() for axis in ("dataset", "attack", "model", "defense")}
-        return {**axes, **self._scalars()}
+        watched = {} if self.analysis is None else {"analysis": self.analysis.json()}
+        return {**axes, **self._scalars(), **watched}
 
     def title(self) -> str:
         """Return the cell in one line of words."""

@@ -11,13 +11,13 @@ from typing import Any
 from bench.core import registry
 from bench.core.errors import CellError, RequestError, unknown
 from bench.core.options import option_names
-from bench.core.registry import ATTACKERS, DEFENDERS
+from bench.core.registry import ANALYSES, ATTACKERS, DEFENDERS
 from bench.core.spec import Cell, Part
 from bench.engine import plugins
 from bench.engine.chain import Chain, names_of
 from bench.engine.grid import ALL, Grid
 
-AXES = ("dataset", "attack", "model", "defense")
+AXES = ("dataset", "attack", "model", "defense", "analysis")
 
 
 @dataclass
@@ -59,6 +59,7 @@ def _expand_block(grid: Grid, expanded: Expanded, data_dir: Path | None) -> None
         Chain(tuple(_plugin(DEFENDERS, *named, settings) for named in chain)) for chain in _chains(grid.defenders)
     ]
     _check_targets(datasets, grid.target_labels)
+    analysis = _analysis(grid, settings)
     armed = {
         (position, recipe): plugins.part_of(ATTACKERS, attack.for_recipe(recipe), name)
         for position, (name, attack) in enumerate(attacks)
@@ -100,6 +101,7 @@ def _expand_block(grid: Grid, expanded: Expanded, data_dir: Path | None) -> None
                 recipe=recipe,
                 precision=precision,
                 limit=grid.limit,
+                analysis=analysis,
             )
             expanded.add(cell, error)
 
@@ -144,6 +146,19 @@ def model_part(name: str, options: Mapping[str, Any]) -> tuple[Part, Any]:
     except CellError:
         pins = {}  # the cells of this model fail before they run, with the reason
     return Part(spec.name, spec.identity(), pins=pins), spec
+
+
+def _analysis(grid: Grid, settings: dict[str, dict[str, Any]]) -> Part | None:
+    """Return the part of what looks on at the trainings of a grid, None where nothing does."""
+    if grid.analysis is None:
+        if "analysis" in settings:
+            raise RequestError(
+                f"Grid {grid.name!r} has no analysis to set {', '.join(settings['analysis'])} of.",
+                "Name one with analysis.",
+            )
+        return None
+    name, options = _with(settings, "analysis", grid.analysis)
+    return plugins.part_of(ANALYSES, plugins.construct(ANALYSES, name, options), name)
 
 
 def _named(family: registry.Family, choices: tuple) -> list[tuple[str, dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -25,7 +26,8 @@ class Grid(Options):
     """The axes of a sweep; every combination is a cell.
 
     `defenders` and `attacks` take `all`. `label_rules` is `published` (each attack's published rule)
-    or names rules. `set` holds options by `axis.option`. `grids` unites other grids with this one.
+    or names rules. `set` holds options by `axis.option`, `sweep` lists of values for such options: each combination
+    is a block. `analysis` looks on at every training. `grids` unites other grids with this one.
     """
 
     name: Text = "grid"
@@ -41,7 +43,9 @@ class Grid(Options):
     recipes: Annotated[tuple[Recipe, ...], NotEmpty] = ("released",)
     precisions: Annotated[tuple[Precision, ...], NotEmpty] = ("fp32",)
     limit: Count | None = None
+    analysis: Choice | None = None
     set: dict[str, Any] = field(default_factory=dict)
+    sweep: dict[str, Annotated[list[Any], NotEmpty]] = field(default_factory=dict)
     grids: tuple[Text, ...] = ()
 
     def blocks(self) -> list[Grid]:
@@ -64,7 +68,9 @@ class Grid(Options):
         empty = [axis for axis, values in axes.items() if not values]
         if empty:
             raise RequestError(f"Grid {self.name!r} names no {empty[0]}.", f"Give {empty[0]} at least one entry.")
-        return [*blocks, self]
+        names, values = tuple(self.sweep), itertools.product(*self.sweep.values())
+        turns = [dict(zip(names, turn, strict=True)) for turn in values]
+        return [*blocks, *(replace(self, sweep={}, set={**self.set, **turn}) for turn in turns)]
 
 
 def narrowed(blocks: list[Grid], changes: Mapping[str, Any]) -> list[Grid]:
@@ -131,5 +137,5 @@ def _read(content: bytes, name: str, where: str) -> Grid:
 
 def _listed(key: str, value: Any) -> Any:
     """A single value stands for a list of one."""
-    plural = key not in ("name", "about", "limit", "set")
+    plural = key not in ("name", "about", "limit", "analysis", "set", "sweep")
     return [value] if plural and not isinstance(value, list) and value is not None else value

@@ -11,7 +11,7 @@ from typing import Any
 from bench.core import registry
 from bench.core.errors import RequestError
 from bench.core.options import build
-from bench.core.registry import ATTACKERS, DEFENDERS, Family
+from bench.core.registry import ANALYSES, ATTACKERS, DEFENDERS, Family
 from bench.core.spec import Part
 from bench.core.yaml_text import read_yaml
 
@@ -108,6 +108,11 @@ def restore(family: Family, part: Part | Mapping[str, Any]) -> Any:
 def attacker(part: Part | Mapping[str, Any]) -> Any:
     """Return the attacker that a part stands for."""
     return restore(ATTACKERS, part)
+
+
+def analysis(part: Part | Mapping[str, Any]) -> Any:
+    """Return the analysis that a part stands for."""
+    return restore(ANALYSES, part)
 
 
 def defender(part: Part | Mapping[str, Any]) -> Any:

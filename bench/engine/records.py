@@ -89,6 +89,7 @@ def done_record(cell: Cell, stages: CellStages, store: Store, environment: Mappi
         "poison": poison,
         "cleansed": _cleansed(stages, store),
         "decided": _decided(stages, store),
+        **_analysis(stages, store),
         "dataset_info": load,
         "knowledge": _knowledge(stages, store),
         "stand_in_rank": _training(stages, store).get("stand_in_rank"),  # None: what the defense says is what trained
@@ -225,6 +226,12 @@ def _decided(stages: CellStages, store: _ReadOnce) -> list[dict[str, Any]]:
         if stage.kind == "repair"
         for note in _meta(store, stage)["decided"]
     ]
+
+
+def _analysis(stages: CellStages, store: _ReadOnce) -> dict[str, Any]:
+    """Return what looked on at the training of this cell found, nothing where nothing did."""
+    found = [_meta(store, stage).get("analysis") for stage in with_ancestors([stages.victim]) if stage.kind == "train"]
+    return {"analysis": found[-1]} if found[-1] is not None else {}
 
 
 def _knowledge(stages: CellStages, store: _ReadOnce) -> dict[str, int]:

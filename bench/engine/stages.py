@@ -29,6 +29,9 @@ VERSION = {
     "evaluate": 1,
 }
 WEIGHTS = frozenset({"train", "repair"})  # kinds whose folder holds weights
+# What looks on at a training and what it looks at: in its key, but in none of its random numbers or its children's,
+# so that a watched training is the very one that nobody watched.
+ONLOOKERS = frozenset({"analysis", "watched"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +55,10 @@ class Stage:
 
     @cached_property
     def identity(self) -> str:
-        """Return the digest of kind, content and the identities of the parents."""
-        parents = {role: parent.identity for role, parent in self.parents.items()}
-        return digest(self.kind, _by_digest(self.content, "identity"), parents)
+        """Return the digest of kind, content and the identities of the parents, onlookers left out."""
+        parents = {role: parent.identity for role, parent in self.parents.items() if role not in ONLOOKERS}
+        content = {name: value for name, value in self.content.items() if name not in ONLOOKERS}
+        return digest(self.kind, _by_digest(content, "identity"), parents)
 
     @cached_property
     def trainings(self) -> frozenset[int]:
@@ -112,7 +116,7 @@ class Chains:
                 data = self.stage("cleanse", self._setting(cell, part), {"load": load, "data": data, **shared})
             if "train" in _acting(type(defense)):
                 trained = part
-        victim = self._train(cell, load, data, trained)
+        victim = self._train(cell, load, data, trained, trigger)
         for part, defense in links:
             if "repair" in _acting(type(defense)):
                 parents = {"load": load, "data": data, "victim": victim}
@@ -144,8 +148,11 @@ class Chains:
         }
         return self.stage("poison", content, {"load": load})
 
-    def _train(self, cell: Cell, load: Stage, data: Stage, defense: Part | None) -> Stage:
-        return self.stage("train", self._setting(cell, defense), {"load": load, "data": data})
+    def _train(self, cell: Cell, load: Stage, data: Stage, defense: Part | None, watched: Stage | None = None) -> Stage:
+        content, parents = self._setting(cell, defense), {"load": load, "data": data}
+        if cell.analysis is not None and watched is not None:
+            content, parents = {**content, "analysis": cell.analysis}, {**parents, "watched": watched}
+        return self.stage("train", content, parents)
 
     def _setting(self, cell: Cell, defense: Part | None) -> dict[str, Any]:
         content: dict[str, Any] = {

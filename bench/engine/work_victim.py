@@ -99,7 +99,7 @@ def training(job: Job) -> tuple[Task, dict[str, Any]]:
         hooks = tuple(defense.hooks(defense.knowledge))
     stand_in = add_stand_in(victim, job.content["recipe"], job.seed("defense"))
     selection = _clean(job).selection
-    task = Task(victim, blinded(data), selection, job.seed("train"), hooks)
+    task = Task(victim, blinded(data), selection, job.seed("train"), hooks, _observers(job))
     noted = {"knowledge": {**counts, "selection": len(selection)}}
     return task, noted if stand_in is None else {**noted, "stand_in_rank": stand_in}
 
@@ -107,7 +107,16 @@ def training(job: Job) -> tuple[Task, dict[str, Any]]:
 def trained(job: Job, task: Task, noted: dict[str, Any], log: TrainingLog) -> dict[str, Any]:
     """Write the weights of a training that has ended; return what the stage says of itself."""
     task.victim.save(job.aside)
-    return {"log": log.json(), **noted, "versions": versions()}
+    seen = {"analysis": task.observers[0].found()} if task.observers else {}
+    return {"log": log.json(), **noted, "versions": versions(), **seen}
+
+
+def _observers(job: Job) -> tuple[Any, ...]:
+    """Return what looks on at this training: at most one analysis, with the clean and the poisoned test rows."""
+    if "analysis" not in job.content:
+        return ()
+    clean, poisoned = job.examples("load", "test").examples, job.examples("watched", "test").examples
+    return (plugins.analysis(job.content["analysis"]).watcher(clean, poisoned, job.meta("load")["classes"]),)
 
 
 def _train(job: Job) -> dict[str, Any]:

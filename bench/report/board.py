@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -31,7 +32,7 @@ def board(selection: Selection, pages: Mapping[str, str]) -> str:
     """Return the overall board, with links to the other pages (file name -> title)."""
     parts = ["# Leaderboard", LEGEND]
     if pages:
-        parts.append("\n".join(f"- [{escape(title)}]({name})" for name, title in sorted(pages.items())))
+        parts.append("\n".join(f"- [{escape(title)}]({name})" for name, title in sorted(pages.items(), key=_in_order)))
     empty = True
     for one in selection.settings:
         shown = cells(selection.attacked.get(one, ()))
@@ -159,3 +160,8 @@ def _places(records: Sequence[Record]) -> str:
     for key in sorted(counts):
         shown.append(place_name(key) + (f" ({counts[key]})" if counts[key] > 1 else ""))
     return listed(shown, most=6)
+
+
+def _in_order(page: tuple[str, str]) -> list[tuple[bool, int, str]]:
+    """Sort file names as a reader does: table2 before table10."""
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", page[0])]

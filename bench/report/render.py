@@ -12,6 +12,8 @@ from bench.report.fine_mixing_board import FILE, METHODS, fine_mixing_board
 from bench.report.fine_mixing_board import TITLE as FINE_MIXING
 from bench.report.layouts import layouts
 from bench.report.records import Record, names
+from bench.report.scaling_tables import PAGES as SCALING_PAGES
+from bench.report.scaling_tables import TITLES as SCALING
 from bench.report.selection import select
 from bench.report.tables import mirrored_table
 
@@ -36,6 +38,8 @@ def render(records: Sequence[Record], every_table: bool = False) -> dict[str, st
     }
     if every_table or any(record.get("dataset_info") for record in selection.taken()):
         pages[5, "Table 5: Datasets"] = datasets_table(selection)
+    if every_table:  # these are of the model files and grids, not of records
+        pages |= {(number, f"Table {number}: {SCALING[number]}"): page() for number, page in SCALING_PAGES.items()}
     tables = {f"table{table}.md": page for (table, _), page in sorted(pages.items())}
     titles = {f"table{table}.md": title for table, title in pages}
     if every_table or any(key[3] in METHODS[1:] for key in keys):

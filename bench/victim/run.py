@@ -68,6 +68,13 @@ class Hook(Protocol):
         """Change `grad` of `run.parameters` in place, after backward and before clipping."""
 
 
+class Observer(Protocol):
+    """Something that looks on at a training and changes nothing: no parameter, no mode, no global generator."""
+
+    def on_step(self, run: Run) -> None:
+        """Look at `run.victim` before the first step (`run.step` is 0) and after each step."""
+
+
 class Rider(Hook, Protocol):
     """A hook whose own batch can run in the same pass as the training batch."""
 
@@ -89,7 +96,7 @@ class TrainingLog:
     selected_at: tuple[int, ...]  # steps done at each look
     best: int | None  # which look was kept; None when there was nothing to select by
     seconds: float  # of a gang: this member's share
-    samples_per_second: float  # training rows over the seconds spent training, looks left out
+    samples_per_second: float  # training rows over the seconds spent training, looks and observers left out
     trainable_parameters: int
     peak_memory_mb: float
     gang: int = 1  # how many trained together

@@ -24,7 +24,7 @@ from bench.victim.gradients import Passes
 from bench.victim.joint.passes import JointModel
 from bench.victim.joint.support import kind_of, shareable
 from bench.victim.progress import Keeper, Losses, peak_memory_mb, reset_peak, seeded
-from bench.victim.run import Hook, Run, TrainingLog, linear_factor, looks, streams
+from bench.victim.run import Hook, Observer, Run, TrainingLog, linear_factor, looks, streams
 from bench.victim.victim import Victim
 
 MAX_GRADIENT_NORM = 1.0
@@ -39,6 +39,7 @@ class Task:
     selection: Sequence[Example]
     seed: int
     hooks: Sequence[Hook] = ()
+    observers: Sequence[Observer] = ()
 
 
 def train(
@@ -48,6 +49,7 @@ def train(
     *,
     seed: int,
     hooks: Sequence[Hook] = (),
+    observers: Sequence[Observer] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> TrainingLog:
     """Train the victim in place and leave it, in eval mode, with the weights of the best clean selection accuracy.
@@ -59,7 +61,7 @@ def train(
         CellError: nothing to train on, nothing that trains (or not in fp32), a label out of range, or a loss that is
             not finite.
     """
-    (log,) = train_gang([Task(victim, examples, selection, seed, hooks)], progress=progress)
+    (log,) = train_gang([Task(victim, examples, selection, seed, hooks, observers)], progress=progress)
     if isinstance(log, CellError):
         raise log
     return log
@@ -97,6 +99,8 @@ def train_gang(
             stack.callback(member.run.victim.eval)
         # Only a victim that takes transformers' own pass draws from the global generators, and it is alone.
         stack.enter_context(seeded(derived_seed(tasks[0].seed, "dropout"), device))
+        for member in members:
+            member.watch()
         active = members
         while active:
             for part in passes.of(active):
@@ -149,6 +153,7 @@ class Member:
         self.optimizer = _optimizer(self.run)
         self.keeper = Keeper(self.run, held_out, looks(steps, per_epoch, spec.evaluations))
         self.losses = Losses()
+        self.observers = tuple(task.observers)
         self.upcoming = _batches(self.run, self.data, task.seed)
         self.loss: Tensor | None = None
         self.batch: Batch | None = None
@@ -187,6 +192,7 @@ class Member:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         run.step += 1
+        self.watch()
         try:
             self.losses.add(self.loss, run.step)
             if run.step % run.steps_per_epoch == 0 or run.step == run.steps:
@@ -195,6 +201,14 @@ class Member:
                 self.losses.check()
         except CellError as error:
             self.error = error
+
+    def watch(self) -> None:
+        """Let the observers look; their time is not the training's."""
+        began = time.perf_counter()
+        for observer in self.observers:
+            observer.on_step(self.run)
+        if self.observers:
+            self.look_seconds += time.perf_counter() - began
 
     def finish(self, gang: int, seconds: float) -> TrainingLog | CellError:
         """Return the log, with the best weights restored, or the error."""

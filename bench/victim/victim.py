@@ -22,6 +22,14 @@ from bench.victim.spec import ModelSpec
 SAVED = "weights.safetensors"
 
 
+def embedded(block: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return what an embedding block, or a copy of it, makes of model inputs: [batch, length, width]."""
+    if isinstance(block, nn.Embedding):
+        return block(inputs["input_ids"])
+    taken = inspect.signature(block.forward).parameters
+    return block(**{name: value for name, value in inputs.items() if name in taken})
+
+
 class Victim(nn.Module):
     """A Hugging Face sequence classifier with its tokenizer, and what was inserted into it.
 
@@ -133,11 +141,12 @@ class Victim(nn.Module):
 
     def embeddings(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return input embeddings [batch, length, width]: an encoder's embedding block, a decoder's bare words."""
+        return embedded(self.embedding_block(), inputs)
+
+    def embedding_block(self) -> nn.Module:
+        """Return the module behind `embeddings`."""
         block = getattr(self.backbone, "embeddings", None)
-        if block is None or self.spec.family == "decoder":
-            return self.model.get_input_embeddings()(inputs["input_ids"])
-        taken = inspect.signature(block.forward).parameters
-        return block(**{name: value for name, value in inputs.items() if name in taken})
+        return self.model.get_input_embeddings() if block is None or self.spec.family == "decoder" else block
 
     @property
     def prediction_batch(self) -> int:

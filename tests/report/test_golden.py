@@ -13,7 +13,8 @@ from bench.report.render import render
 from tests.report.fixtures import board_records
 
 GOLDEN = Path(__file__).parent / "golden"
-TABLES = (f"table{number}.md" for number in (1, 2, 3, 4, 5, 7, 8, 9))
+TABLES = (f"table{number}.md" for number in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10))
+FROM_MODEL_FILES = "table6.md"  # changes with each model file: tests/report/test_scaling_tables.py
 PAGES = ("README.md", *TABLES, "fine-mixing.md", "equal-budget.md")
 
 
@@ -22,7 +23,7 @@ def pages() -> dict[str, str]:
     return render(board_records(), every_table=True)
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [name for name in PAGES if name != FROM_MODEL_FILES])
 def test_page_is_the_golden_one(pages: dict[str, str], name: str) -> None:
     assert pages[name] == (GOLDEN / name).read_text(encoding="utf-8")
 
@@ -34,7 +35,8 @@ def test_there_is_no_other_page(pages: dict[str, str]) -> None:
 def write() -> None:
     """Write the golden pages anew."""
     for name, text in render(board_records(), every_table=True).items():
-        (GOLDEN / name).write_text(text, encoding="utf-8")
+        if name != FROM_MODEL_FILES:
+            (GOLDEN / name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

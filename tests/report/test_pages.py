@@ -31,7 +31,7 @@ def test_a_record_given_twice_changes_no_byte() -> None:
 def test_no_record_gives_the_paper_and_dashes() -> None:
     pages = render([], every_table=True)
     assert set(render([])) == {"README.md"}
-    assert len(pages) == 11
+    assert len(pages) == 13
     first = row(pages["table1.md"], MAIN, Dataset="SST-2", Attack="Badnets")
     assert (first["LoRA CACC"], first["MuScleLoRA ASR"]) == ("— (89.07)", "— (**12.94**)")
     assert len(rows(pages["table1.md"], MAIN)) == 16
