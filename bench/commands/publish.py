@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from bench.core.errors import RequestError
+from bench.report.exports import exports
 from bench.report.records import load_records
 from bench.report.render import render
 
 RECORDS = "records.jsonl"
+HAND_WRITTEN = ("DEVIATIONS.md", "RECIPES.md")
 
 
 def write_tables(out: Path, folder: Path, every_table: bool = False) -> list[Path]:
@@ -51,10 +54,20 @@ def publish_run(out: Path, to: Path, console: Console) -> int:
         if record["cell"]["limit"] is None:
             merged[record["key"]] = _without_machine(record)
     lines = [json.dumps(merged[key], sort_keys=True, ensure_ascii=False, allow_nan=False) for key in sorted(merged)]
-    pages = {RECORDS: "".join(f"{line}\n" for line in lines), **render(list(merged.values()), every_table=True)}
-    for path in _write(to, pages):
+    records = list(merged.values())
+    pages = render(records, every_table=True)
+    written = {RECORDS: "".join(f"{line}\n" for line in lines), **pages, **exports(records, pages)}
+    for path in _write(to, {**_beside(to), **written}):
         console.print(f"published: {path}", markup=False, highlight=False)
     return 0
+
+
+def _beside(to: Path) -> dict[str, str]:
+    """Return the pages written by hand that belong to a leaderboard and that the folder lacks."""
+    packaged = files("bench.report")
+    folder = packaged if (packaged / HAND_WRITTEN[0]).is_file() else Path(__file__).parents[2] / "leaderboard"
+    missing = [name for name in HAND_WRITTEN if not (to / name).is_file() and (folder / name).is_file()]
+    return {name: (folder / name).read_text(encoding="utf-8") for name in missing}
 
 
 def _without_machine(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,6 +78,8 @@ def _without_machine(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _records(out: Path) -> Path:
     folder = out / "records"
+    if not folder.is_dir() and (out / RECORDS).is_file():
+        return out / RECORDS  # a published leaderboard: `publish --out leaderboard --to leaderboard` renews its pages
     if not folder.is_dir():
         raise RequestError(f"There are no records under {out}.", "Run a grid first, or name its folder with --out.")
     return folder
@@ -72,8 +87,8 @@ def _records(out: Path) -> Path:
 
 def _write(folder: Path, pages: Mapping[str, str]) -> Sequence[Path]:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, text in pages.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise RequestError(f"{folder} cannot be written: {error.strerror}.", "Name a folder that can be.") from None
