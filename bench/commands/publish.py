@@ -14,6 +14,7 @@ from bench.core.errors import RequestError
 from bench.report.exports import exports
 from bench.report.records import load_records
 from bench.report.render import render
+from bench.report.site.build import site
 
 RECORDS = "records.jsonl"
 HAND_WRITTEN = ("DEVIATIONS.md", "RECIPES.md")
@@ -56,7 +57,8 @@ def publish_run(out: Path, to: Path, console: Console) -> int:
     lines = [json.dumps(merged[key], sort_keys=True, ensure_ascii=False, allow_nan=False) for key in sorted(merged)]
     records = list(merged.values())
     pages = render(records, every_table=True)
-    written = {RECORDS: "".join(f"{line}\n" for line in lines), **pages, **exports(records, pages)}
+    written = {RECORDS: "".join(f"{line}\n" for line in lines), **pages}
+    written |= exports(records, pages) | site(records, pages)
     for path in _write(to, {**_beside(to), **written}):
         console.print(f"published: {path}", markup=False, highlight=False)
     return 0
