@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +17,7 @@ from bench.report.records import load_records
 from bench.report.render import render
 from bench.report.site.build import site
 
-RECORDS = "records.jsonl"
+RECORDS, FIGURES = "records.jsonl", "figures"
 HAND_WRITTEN = ("DEVIATIONS.md", "RECIPES.md")
 
 
@@ -59,9 +60,22 @@ def publish_run(out: Path, to: Path, console: Console) -> int:
     pages = render(records, every_table=True)
     written = {RECORDS: "".join(f"{line}\n" for line in lines), **pages}
     written |= exports(records, pages) | site(records, pages)
-    for path in _write(to, {**_beside(to), **written}):
+    for path in [*_write(to, {**_beside(to), **written}), *_copy_figures(out, to)]:
         console.print(f"published: {path}", markup=False, highlight=False)
     return 0
+
+
+def _copy_figures(out: Path, to: Path) -> list[Path]:
+    """Copy the figures that `bench figures` drew of a run; return the copies."""
+    source, target = out / FIGURES, to / FIGURES
+    if not source.is_dir() or source.resolve() == target.resolve():
+        return []
+    drawn = sorted(path for path in source.iterdir() if path.is_file())
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        return [Path(shutil.copyfile(path, target / path.name)) for path in drawn]
+    except OSError as error:
+        raise RequestError(f"{target} cannot be written: {error.strerror}.", "Name a folder that can be.") from None
 
 
 def _beside(to: Path) -> dict[str, str]:

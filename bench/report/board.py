@@ -28,10 +28,10 @@ LEGEND = (
 
 
 def board(selection: Selection, pages: Mapping[str, str]) -> str:
-    """Return the overall board, with links to the other pages (file name -> title), in their order."""
+    """Return the overall board, with links to the other pages (file name -> title)."""
     parts = ["# Leaderboard", LEGEND]
     if pages:
-        parts.append("\n".join(f"- [{escape(title)}]({name})" for name, title in pages.items()))
+        parts.append("\n".join(f"- [{escape(title)}]({name})" for name, title in sorted(pages.items())))
     empty = True
     for one in selection.settings:
         shown = cells(selection.attacked.get(one, ()))

@@ -37,7 +37,7 @@ def render(records: Sequence[Record], every_table: bool = False) -> dict[str, st
     if every_table or any(record.get("dataset_info") for record in selection.taken()):
         pages[5, "Table 5: Datasets"] = datasets_table(selection)
     tables = {f"table{table}.md": page for (table, _), page in sorted(pages.items())}
-    titles = {f"table{table}.md": title for table, title in sorted(pages)}
+    titles = {f"table{table}.md": title for table, title in pages}
     if every_table or any(key[3] in METHODS[1:] for key in keys):
         tables[FILE], titles[FILE] = fine_mixing_board(selection), FINE_MIXING
     if every_table or fixed:

@@ -87,4 +87,5 @@ def _choice(name: str, plots: Sequence[tuple[str, str]]) -> str:
         return ""
     options = "".join(f'<option value="{place}">{escape(title)}</option>' for place, (title, _) in enumerate(plots))
     shown = "\n".join(f'<div class=plot data-place="{place}">{figure}</div>' for place, (_, figure) in enumerate(plots))
-    return f'<p><label>Show <select id="{name}-choice" data-plots="{name}">{options}</select></label></p>{shown}'
+    menu = f'<select id="{name}-choice" data-plots="{name}">{options}</select>'
+    return f'<p class=choice><label for="{name}-choice">Show</label> {menu}</p>{shown}'

@@ -67,7 +67,11 @@
     const shown = Object.keys(TITLES);
     table = new DataTable("#cells-table", {
       data: rows, columns: shown.map(column), deferRender: true, order: [], pageLength: 25, autoWidth: false,
-      caption: "One row per record", language: { search: "Search", emptyTable: "There is no record.", zeroRecords: "No cell fits." },
+      caption: "One row per record",
+      language: {
+        search: "Search", lengthMenu: "_MENU_ rows", emptyTable: "There is no record.", zeroRecords: "No cell fits.",
+        info: "Rows _START_ to _END_ of _TOTAL_", infoEmpty: "No row", infoFiltered: "(_MAX_ cells in all)",
+      },
       createdRow: (line, row) => line.classList.toggle("untrained", row[at.trained] === false),
     });
     for (const name of FILTERS) {
@@ -93,7 +97,6 @@
     function filter() {
       wanted = [...byId("filters").querySelectorAll("select")].filter((menu) => menu.value).map((menu) => [at[menu.name], menu.value]);
       table.draw();
-      byId("status").textContent = `${table.page.info().recordsDisplay} of ${rows.length} cells`;
     }
     cells.filter = filter;
   }
