@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
 from bench.report.equal_budget import split
-from bench.report.reading import Heading, plain, read_page
+from bench.report.reading import Heading, Part, Text, plain, read_page
 from bench.report.records import Record, distinct
 from bench.report.selection import select
 from bench.report.site.curves import curves
@@ -31,7 +31,7 @@ def site(records: Sequence[Record], pages: Mapping[str, str]) -> dict[str, str]:
     """
     unique, _ = distinct(records)
     free, _ = split(unique)
-    content = {name: read_page(page) for name, page in pages.items()}
+    content = {name: [part for part in read_page(page) if not _in_menu(part)] for name, page in pages.items()}
     names = {name: "board" if name == "README.md" else name.removesuffix(".md") for name in pages}
     titles = {
         names[name]: next(plain(part.line) for part in parts if isinstance(part, Heading))
@@ -61,6 +61,11 @@ def site(records: Sequence[Record], pages: Mapping[str, str]) -> dict[str, str]:
     pieces = page.split("@@")
     text = "".join(values[piece] if place % 2 else piece for place, piece in enumerate(pieces))
     return {f"{FOLDER}/index.html": text, f"{FOLDER}/{LIBRARY}.LICENSE.txt": _asset(f"vendor/{LIBRARY}.LICENSE.txt")}
+
+
+def _in_menu(part: Part) -> bool:
+    """Tell whether a part is an item that only links to another page: the site's menu has it."""
+    return isinstance(part, Text) and part.item and all(span.link.endswith(".md") for span in part.line)
 
 
 def _asset(name: str) -> str:

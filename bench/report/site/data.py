@@ -112,7 +112,7 @@ def _error(record: Record) -> dict[str, str] | None:
 
 def script_json(value: Any) -> str:
     """Return JSON that may stand in a script element: no `<`, and no line separator that only JSON allows."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for letter in ("<", ">", "&", "\u2028", "\u2029"):
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return text

@@ -133,6 +133,13 @@
     if (!row) return body.append(make("p", `No record of this leaderboard has the key ${key}.`));
     const get = (name) => row[at[name]];
     const ref = (name) => shared[get(name)];
+    const box = Object.assign(make("section"), { className: "wide" });
+    const code = make("code", `${ref("command")} --poison-ratios ${get("ratio")} --seeds ${get("seed")}`);
+    const pre = make("pre");
+    pre.tabIndex = 0;
+    pre.append(code);
+    box.append(make("h3", "Run it again"), pre);
+    body.append(box);
     const spec = ["dataset", "model", "attack", "defense"].map((name) => [TITLES[name], printed(name, get(name))]);
     spec.push(...["ratio", "rule", "target", "seed", "recipe", "precision"].map((name) => [TITLES[name], get(name)]));
     if (get("limit") !== null) spec.push(["Row limit", get("limit")]);
@@ -144,13 +151,6 @@
     if (metrics && get("status") === "ok") body.append(list("Result", RATES.map((name, place) => [name, rate(metrics[place])])));
     if (get("flip")) body.append(list("Result under the flip rule", RATES.slice(0, 2).map((name, place) => [name, rate(get("flip")[place])])));
     body.append(list("Cost", COSTS.map((name, place) => [name, get("cost")[place]])));
-    const box = make("section");
-    const code = make("code", `${ref("command")} --poison-ratios ${get("ratio")} --seeds ${get("seed")}`);
-    const pre = make("pre");
-    pre.tabIndex = 0;
-    pre.append(code);
-    box.append(make("h3", "Run it again"), pre);
-    body.append(box);
     for (const [title, name] of [["Clean samples", "knowledge"], ["Poison", "poison"], ["Measured with", "environment"], ["Data", "data"]])
       if (ref(name)) body.append(list(title, Object.entries(ref(name))));
     for (const name of ["dataset", "attack", "model", "defense"]) {
