@@ -19,7 +19,7 @@ from bench.report.records import Record
 from bench.report.selection import select
 
 FOLDER = "data"
-_FORMULA = re.compile(r"^[=+\-@\t\r]")
+_FORMULA = re.compile(r"(?!-[\d.,]+$)[=+\-@\t\r]")  # a negative number is none
 
 
 def exports(records: Sequence[Record], pages: Mapping[str, str]) -> dict[str, str]:

@@ -100,9 +100,10 @@ def _table(grid: Grid, caption: str) -> str:
     lines += [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", *_headers(grid), "\\midrule"]
     before: tuple[Line, ...] | None = None
     for row in grid.rows:
-        new_group = before is not None and grid.labels > 1 and row[0] != before[0]
-        if new_group:
+        if before is not None and grid.labels > 1 and row[0] != before[0]:
             lines.append("\\midrule")
+        elif before is not None and grid.labels > 2 and plain(grid.headers[1]) == "Model" and row[1] != before[1]:
+            lines.append("\\addlinespace")
         shown = [_line(cell) for cell in row]
         if before is not None and grid.labels > 1:
             for place in range(grid.labels - 1):  # what repeats from the row above is not said again

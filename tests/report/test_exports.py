@@ -93,6 +93,7 @@ def test_no_text_of_a_csv_is_a_formula() -> None:
     (found,) = _csv(csv_text([{str(place): text for place, text in enumerate(HOSTILE)}]))
     assert [text[0] for text in found.values()][:4] == ["'"] * 4
     assert csv_text([{"difference": -1.5}]) == "difference\n-1.5\n"  # a number is no text
+    assert csv_text([{"text": "-1.50"}, {"text": "-1+1"}]) == "text\n-1.50\n'-1+1\n"  # nor is a displayed one
     hostile = [record(model=name, defense="lora", attack=attack) for name in HOSTILE for attack in ("badnets", "=1+1")]
     for name, text in _exports(hostile).items():
         if name.endswith(".csv"):
@@ -116,7 +117,7 @@ def test_latex_is_balanced_and_every_row_is_whole(name: str) -> None:
     assert text.count("\\begin{tabular}") == text.count("\\bottomrule") > 0
     for columns, body in re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
         for line in body.split("\\\\\n")[:-1]:
-            last = re.sub(r"\\(toprule|midrule|cmidrule\(lr\)\{[\d-]+\})", "", line)
+            last = re.sub(r"\\(toprule|midrule|addlinespace|cmidrule\(lr\)\{[\d-]+\})", "", line)
             spanned = sum(int(count) - 1 for count in re.findall(r"\\multicolumn\{(\d+)\}", last))
             assert len(re.findall(r"(?<!\\)&", last)) + 1 + spanned == len(columns), line
 
