@@ -14,6 +14,7 @@ from bench.commands.publish import publish_run
 from tests.report.fixtures import board_records
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ MAIN = "BERT-Base (recipe released, fp32)"
 HOSTILE = (
     "=cmd|' /C calc'!A0",
     "+1",
-    "-2",
+    "-2+3",
     "@x",
     "\\input{/etc/passwd}",
     "<script>alert(1)</script>",
