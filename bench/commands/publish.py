@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from bench.core.errors import RequestError
+from bench.report.exports import exports
 from bench.report.records import load_records
 from bench.report.render import render
+from bench.report.site.build import site
 
-RECORDS = "records.jsonl"
+RECORDS, FIGURES = "records.jsonl", "figures"
+HAND_WRITTEN = ("DEVIATIONS.md", "RECIPES.md")
 
 
 def write_tables(out: Path, folder: Path, every_table: bool = False) -> list[Path]:
@@ -51,10 +56,34 @@ def publish_run(out: Path, to: Path, console: Console) -> int:
         if record["cell"]["limit"] is None:
             merged[record["key"]] = _without_machine(record)
     lines = [json.dumps(merged[key], sort_keys=True, ensure_ascii=False, allow_nan=False) for key in sorted(merged)]
-    pages = {RECORDS: "".join(f"{line}\n" for line in lines), **render(list(merged.values()), every_table=True)}
-    for path in _write(to, pages):
+    records = list(merged.values())
+    pages = render(records, every_table=True)
+    written = {RECORDS: "".join(f"{line}\n" for line in lines), **pages}
+    written |= exports(records, pages) | site(records, pages)
+    for path in [*_write(to, {**_beside(to), **written}), *_copy_figures(out, to)]:
         console.print(f"published: {path}", markup=False, highlight=False)
     return 0
+
+
+def _copy_figures(out: Path, to: Path) -> list[Path]:
+    """Copy the figures that `bench figures` drew of a run; return the copies."""
+    source, target = out / FIGURES, to / FIGURES
+    if not source.is_dir() or source.resolve() == target.resolve():
+        return []
+    drawn = sorted(path for path in source.iterdir() if path.is_file())
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        return [Path(shutil.copyfile(path, target / path.name)) for path in drawn]
+    except OSError as error:
+        raise RequestError(f"{target} cannot be written: {error.strerror}.", "Name a folder that can be.") from None
+
+
+def _beside(to: Path) -> dict[str, str]:
+    """Return the pages written by hand that belong to a leaderboard and that the folder lacks."""
+    packaged = files("bench.report")
+    folder = packaged if (packaged / HAND_WRITTEN[0]).is_file() else Path(__file__).parents[2] / "leaderboard"
+    missing = [name for name in HAND_WRITTEN if not (to / name).is_file() and (folder / name).is_file()]
+    return {name: (folder / name).read_text(encoding="utf-8") for name in missing}
 
 
 def _without_machine(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,6 +94,8 @@ def _without_machine(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _records(out: Path) -> Path:
     folder = out / "records"
+    if not folder.is_dir() and (out / RECORDS).is_file():
+        return out / RECORDS  # a published leaderboard: `publish --out leaderboard --to leaderboard` renews its pages
     if not folder.is_dir():
         raise RequestError(f"There are no records under {out}.", "Run a grid first, or name its folder with --out.")
     return folder
@@ -72,8 +103,8 @@ def _records(out: Path) -> Path:
 
 def _write(folder: Path, pages: Mapping[str, str]) -> Sequence[Path]:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, text in pages.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise RequestError(f"{folder} cannot be written: {error.strerror}.", "Name a folder that can be.") from None

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
 def describe() -> dict[str, str | None]:
-    """Return the versions, the commit of a checkout and the kind of machine; packages are not imported."""
+    """Return the versions, the commit of a checkout, today (UTC) and the kind of machine; packages are not imported."""
     return {
         "bench": _version("openbackdoor-bench"),
         "python": platform.python_version(),
         **{name: _version(name) for name in ("torch", "transformers", "peft")},
         "commit": _commit(),
+        "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{platform.system()} {platform.machine()}",
     }
 

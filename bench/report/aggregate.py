@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from bench.report.intervals import Counts, counts_of
 from bench.report.markdown import printed
 from bench.report.records import Record, metric, names
 
@@ -48,6 +49,9 @@ class Cell:
     gain: Stat | None
     untrained: int  # seeds whose model did not learn
     seeds: tuple[int, ...]
+    cacc_counts: Counts | None = None  # of each seed, or None where a record has no counts
+    asr_counts: Counts | None = None
+    keys: tuple[str, ...] = ()  # the records behind the cell, by seed
 
     @property
     def trained(self) -> bool:
@@ -78,6 +82,9 @@ def _cell(rows: Sequence[Record], group: str) -> Cell:
         gain=stat(gain),
         untrained=sum(row.get("trained") is False for row in rows),
         seeds=tuple(row["cell"]["seed"] for row in rows),
+        cacc_counts=counts_of(rows, "cacc", group),
+        asr_counts=counts_of(rows, "asr", group),
+        keys=tuple(row["key"] for row in rows),
     )
 
 
@@ -106,7 +113,4 @@ def ranks(values: Sequence[float | None]) -> list[float | None]:
     """Return the rank of each value from 1 for the lowest, ties sharing their mean rank, None for a missing one."""
     shown = [printed(value) for value in values]
     present = sorted(value for value in shown if value is not None)
-    return [
-        None if value is None else present.index(value) + (present.count(value) + 1) / 2
-        for value in shown
-    ]
+    return [None if value is None else present.index(value) + (present.count(value) + 1) / 2 for value in shown]

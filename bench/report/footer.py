@@ -12,12 +12,19 @@ from bench.report.paper import order, printed_name
 from bench.report.records import Record, canonical, names
 from bench.report.selection import DEFAULT, POISON_RATIO, TARGET_LABEL, is_control, setting
 
+THREAT_MODEL = (
+    "Threat model: the attacker writes a share of the training rows, labels included, and the trigger of the test "
+    "inputs, and nothing else. A defense knows the classes, the pre-trained weights and the clean samples counted "
+    "below; never which rows are poisoned, nor a test label (a row marked oracle was told)."
+)
+DEVIATIONS = (
+    "What the recipes do, and where they depart from the paper and its code: RECIPES.md and DEVIATIONS.md of the "
+    "published leaderboard."
+)
 _ENVIRONMENT = ("device", "machine", "python", "torch", "transformers", "peft", "bench", "commit", "date")
 
 
-def notes(
-    records: Sequence[Record], failed: Sequence[Record], left_out: Sequence[str], ablation: bool = False
-) -> str:
+def notes(records: Sequence[Record], failed: Sequence[Record], left_out: Sequence[str], ablation: bool = False) -> str:
     """Return the bullet list that explains the shown records, the failed ones and those left out (by reason).
 
     Args:
@@ -26,6 +33,7 @@ def notes(
     attacked = [record for record in records if not is_control(record)]
     lines = [
         *_setting_lines(records),
+        THREAT_MODEL,
         f"Poison ratio {POISON_RATIO:g} of the final training set, target label {TARGET_LABEL}, "
         "each attack's default label rule.",
         _by_dataset("Test samples", records, _test_samples),
@@ -39,6 +47,7 @@ def notes(
         *leaks(records),
         _failures(failed),
         left_out_line(left_out),
+        DEVIATIONS,
         environment(records),
     ]
     return bullets(lines)

@@ -63,8 +63,12 @@ def is_control(record: Record) -> bool:
     return record["cell"]["poison_ratio"] == 0
 
 
-def select(records: Iterable[Record]) -> Selection:
-    """Sort records, in whatever order, into those that tables show, the failed ones, and those left out, with why."""
+def select(records: Iterable[Record], ratio: float = POISON_RATIO) -> Selection:
+    """Sort records, in whatever order, into those that tables show, the failed ones, and those left out, with why.
+
+    Args:
+        ratio: the poison ratio of the records under attack; every table has the paper's.
+    """
     unique, others = distinct(records)
     left_out = [(record, REPEATED) for record in others]
     left_out += [(record, LIMITED) for record in unique if record["cell"]["limit"] is not None]
@@ -75,7 +79,7 @@ def select(records: Iterable[Record]) -> Selection:
     for record in whole:
         if record["status"] == "failed":
             continue
-        reason = _other_axis(record, rules)
+        reason = _other_axis(record, rules, ratio)
         if reason:
             left_out.append((record, reason))
         else:
@@ -86,20 +90,20 @@ def select(records: Iterable[Record]) -> Selection:
         left_out.extend(dropped)
         attacked[one] = tuple(record for record in kept if not is_control(record))
         control[one] = tuple(record for record in kept if is_control(record))
-    gaps = tuple(record for record in failed if not is_control(record) and not _other_axis(record, rules))
+    gaps = tuple(record for record in failed if not is_control(record) and not _other_axis(record, rules, ratio))
     return Selection(attacked, control, failed, gaps, tuple(left_out))
 
 
 Rules = Mapping[tuple[str, str, str], str]  # recipe, dataset, attack -> default label rule
 
 
-def _other_axis(record: Record, rules: Rules) -> str:
+def _other_axis(record: Record, rules: Rules, ratio: float) -> str:
     cell = record["cell"]
     if cell["target_label"] not in (None, TARGET_LABEL):
         return OTHER_TARGET
     if is_control(record):
         return ""  # nothing is poisoned: the label rule decides nothing
-    if abs(cell["poison_ratio"] - POISON_RATIO) > 1e-9:
+    if abs(cell["poison_ratio"] - ratio) > 1e-9:
         return OTHER_RATIO
     if cell["label_rule"] not in (None, rules.get(_rule_place(record))):
         return OTHER_RULE

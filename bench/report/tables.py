@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.report.aggregate import Cell, Key, cells, comparable_asr, marks
+from bench.report.aggregate import Cell, Key, cells, comparable_asr, marks, ranks
 from bench.report.control import control_table
 from bench.report.footer import notes
 from bench.report.layouts import Layout
@@ -13,14 +13,19 @@ from bench.report.markdown import DASH, escape, marked, table
 from bench.report.paper import SOURCE, order, printed_name, published
 from bench.report.records import Record, names
 from bench.report.selection import DEFAULT, Selection, Setting, is_control, setting
-from bench.report.values import dagger, value
+from bench.report.values import beside, bounds, dagger, value
 
 Group = tuple[str, str]  # dataset, model: the rows that are compared with each other
 LEGEND = (
-    "CACC (higher is better) and ASR (lower is better) in percent; `ours ± deviation over seeds (the paper's)`; "
+    "CACC (higher is better) and ASR (lower is better) in percent; "
+    "`ours ± deviation over seeds (the paper's, ours minus the paper's)`; "
     f"{DASH} is a missing cell."
 )
 BOLD_LEGEND = " **Bold** is the lowest ASR of a comparison, ours among ours and the paper's among the paper's."
+INTERVALS = (
+    "95 % intervals in percent: Wilson's for one seed; for several, a bootstrap of the seeds and of the test samples. "
+    "Rank by ASR among the methods of a comparison, 1 for the lowest; ties share their mean rank."
+)
 UNDERLINE_LEGEND = " <u>Underlined</u> is the second lowest."
 
 
@@ -37,13 +42,13 @@ def mirrored_table(layout: Layout, selection: Selection) -> str:
     """Return the page of a mirrored table."""
     legend = LEGEND + (BOLD_LEGEND if layout.marked else "") + (UNDERLINE_LEGEND if layout.ablation else "")
     parts = [f"# Table {layout.table}: {layout.title}", f"Mirrors Table {layout.table} of {SOURCE}.", legend]
-    settings = [DEFAULT, *(one for one in selection.settings if one != DEFAULT)]
-    for one in settings:
+    for one in settings_of(selection):
         shown = cells(selection.attacked.get(one, ()))
         flipped = cells(selection.attacked.get(one, ()), "metrics_flip")
-        for block in _blocks(layout, selection, one):
+        for block in blocks(layout, selection, one):
             parts += [f"## {block.heading}", _grid(layout, block, shown)]
             parts += _gains(layout, block, shown)
+            parts += _intervals(layout, block, shown)
             parts += _flips(layout, block, flipped)
             parts += control_table(
                 block.groups, layout.attacks, layout.defenses, shown, selection.control.get(one, ()), layout.ablation
@@ -54,13 +59,18 @@ def mirrored_table(layout: Layout, selection: Selection) -> str:
     return "\n\n".join([*parts, "## Notes", notes(relevant, failed, left_out, layout.ablation)]) + "\n"
 
 
+def settings_of(selection: Selection) -> list[Setting]:
+    """Return the settings that a page shows: the default first, whether or not it has a record."""
+    return [DEFAULT, *(one for one in selection.settings if one != DEFAULT)]
+
+
 def belongs(layout: Layout, record: Record) -> bool:
     """Tell whether a record has to do with a table: one of its cells, or a clean control of one of its rows."""
     dataset, model, attack, defense = names(record)
     return layout.has_cell((dataset, model, layout.attacks[0] if is_control(record) else attack, defense))
 
 
-def _blocks(layout: Layout, selection: Selection, one: Setting) -> list[Block]:
+def blocks(layout: Layout, selection: Selection, one: Setting) -> list[Block]:
     """Return the paper's block (its datasets, then others that were run), then one block per other model."""
     tried = [*selection.attacked.get(one, ()), *(record for record in selection.gaps if setting(record) == one)]
     found = {names(record)[:2] for record in tried if belongs(layout, record)}
@@ -112,7 +122,38 @@ def _pair(cell: Cell | None, printed: tuple[float, float] | None, mark: str, pap
     cacc, asr = (DASH, DASH) if cell is None else (value(cell.cacc), marked(value(cell.asr), mark) + dagger(cell))
     if printed is None:
         return cacc, asr
-    return f"{cacc} ({printed[0]:.2f})", f"{asr} ({marked(f'{printed[1]:.2f}', paper_mark)})"
+    ours = (None, None) if cell is None else (cell.cacc, cell.asr)
+    best = marked(f"{printed[1]:.2f}", paper_mark)
+    return beside(cacc, ours[0], printed[0]), beside(asr, ours[1], printed[1], best)
+
+
+def asr_ranks(layout: Layout, block: Block, shown: Mapping[Key, Cell]) -> dict[Key, float | None]:
+    """Return the rank of each cell by ASR among the methods of its data set, model and attack, 1 for the lowest."""
+    found: dict[Key, float | None] = {}
+    for dataset, model in block.groups:
+        for attack in layout.attacks:
+            keys = [(dataset, model, attack, defense) for defense in layout.defenses]
+            found |= dict(zip(keys, ranks([comparable_asr(shown.get(key)) for key in keys]), strict=True))
+    return found
+
+
+def _intervals(layout: Layout, block: Block, shown: Mapping[Key, Cell]) -> list[str]:
+    mine = {key: cell for key, cell in shown.items() if key[:2] in block.groups and layout.has_cell(key)}
+    if not mine:
+        return []
+    groups = tuple(group for group in block.groups if any(key[:2] == group for key in mine))
+    place = asr_ranks(layout, block, mine)
+
+    def text(key: Key) -> tuple[str, str, str]:
+        cell = mine.get(key)
+        if cell is None:
+            return DASH, DASH, DASH
+        rank = place[key]
+        return bounds(cell.cacc_counts), bounds(cell.asr_counts), DASH if rank is None else f"{rank:g}"
+
+    narrowed = Block(block.heading, groups, block.model_column)
+    parts = _table(layout, narrowed, layout.defenses, ("CACC", "ASR", "rank"), text)
+    return ["### Intervals and ranks", INTERVALS, parts]
 
 
 def _gains(layout: Layout, block: Block, shown: Mapping[Key, Cell]) -> list[str]:

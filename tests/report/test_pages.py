@@ -41,8 +41,8 @@ def test_ours_stands_beside_the_paper_with_its_deviation() -> None:
     # 1638, 1656 and 1647 of 1821 are 89.9506, 90.9390 and 90.4448 %: mean 90.4448, deviation 9 / 1821 = 0.4942.
     records = [record(seed=seed, cacc=(hits, 1821)) for seed, hits in enumerate((1638, 1656, 1647))]
     found = row(render(records)["table1.md"], MAIN, Dataset="SST-2", Attack="Badnets")
-    assert found["LoRA CACC"] == "90.44 ± 0.49 (89.07)"
-    assert found["LoRA ASR"] == "65.79 ± 0.00 (65.57)"
+    assert found["LoRA CACC"] == "90.44 ± 0.49 (89.07, +1.37)"
+    assert found["LoRA ASR"] == "65.79 ± 0.00 (65.57, +0.22)"
 
 
 def test_a_missing_cell_and_its_mean_are_dashes() -> None:
@@ -63,9 +63,9 @@ def _asr_row(*shots: tuple[str, int, bool]) -> dict[str, str]:
 
 def test_bold_is_the_lowest_trained_asr_only() -> None:
     found = _asr_row(("vanilla", 912, True), ("lora", 456, True), ("musclelora", 0, False))
-    assert found["LoRA ASR"] == "**50.00** (65.57)"
-    assert found["MuScleLoRA ASR"] == "0.00† (**12.94**)"
-    assert found["Vanilla ASR"] == "100.00 (94.63)"
+    assert found["LoRA ASR"] == "**50.00** (65.57, -15.57)"
+    assert found["MuScleLoRA ASR"] == "0.00† (**12.94**, -12.94)"
+    assert found["Vanilla ASR"] == "100.00 (94.63, +5.37)"
 
 
 def test_ties_are_both_bold() -> None:
@@ -76,7 +76,7 @@ def test_ties_are_both_bold() -> None:
 def test_the_dagger_counts_the_seeds_that_did_not_train() -> None:
     records = [record(seed=seed, trained=seed > 0) for seed in range(3)]
     found = row(render(records)["table1.md"], MAIN, Dataset="SST-2", Attack="Badnets")
-    assert found["LoRA ASR"] == "65.79 ± 0.00†1/3 (65.57)"
+    assert found["LoRA ASR"] == "65.79 ± 0.00†1/3 (65.57, +0.22)"
 
 
 def test_recipes_and_precisions_are_never_pooled() -> None:
@@ -85,7 +85,7 @@ def test_recipes_and_precisions_are_never_pooled() -> None:
     page = render(records)["table1.md"]
     headings = (MAIN, "BERT-Base (recipe paper, fp32)", "BERT-Base (recipe released, bf16)")
     shown = [row(page, heading, Dataset="SST-2", Attack="Badnets")["LoRA ASR"] for heading in headings]
-    assert shown == ["0.00 (65.57)", "50.00 (65.57)", "100.00 (65.57)"]
+    assert shown == ["0.00 (65.57, -65.57)", "50.00 (65.57, -15.57)", "100.00 (65.57, +34.43)"]
     assert len(rows(page, headings[1])) == 4, "a block of another setting shows only what was run"
 
 
@@ -95,14 +95,14 @@ def test_a_subset_is_a_row_of_its_own_after_the_paper() -> None:
     order = list(dict.fromkeys(one["Dataset"] for one in rows(page, MAIN)))
     assert order == ["SST-2", "HSOL", "Lingspam", "Agnews", "demo", "sst2-2k"]
     assert row(page, MAIN, Dataset="sst2-2k", Attack="Badnets")["LoRA ASR"] == "0.00"
-    assert row(page, MAIN, Dataset="SST-2", Attack="Badnets")["LoRA ASR"] == "65.79 (65.57)"
+    assert row(page, MAIN, Dataset="SST-2", Attack="Badnets")["LoRA ASR"] == "65.79 (65.57, +0.22)"
 
 
 def test_other_axes_are_left_out_and_counted() -> None:
     odd = [record(limit=10), record(ratio=0.2), record(target=0), record(rule="dirty")]
     odd += [record(defense="vanilla", limit=10), record(defense="onion", limit=10)]
     page = render([record(), *odd])["table1.md"]
-    assert row(page, MAIN, Dataset="SST-2", Attack="Badnets")["LoRA ASR"] == "65.79 (65.57)"
+    assert row(page, MAIN, Dataset="SST-2", Attack="Badnets")["LoRA ASR"] == "65.79 (65.57, +0.22)"
     assert row(page, MAIN, Dataset="SST-2", Attack="Badnets")["Vanilla ASR"] == "— (94.63)"
     assert (
         "Records left out: 1 with a label rule other than the attack's default; 1 with a poison ratio other than 0.1; "
@@ -114,7 +114,7 @@ def test_rarer_options_are_left_out_and_counted() -> None:
     other = {"defense": {"rank": 64}}
     records = [record(seed=seed) for seed in (0, 1)] + [record(seed=0, asr=(0, 912), options=other)]
     page = render(records)["table1.md"]
-    assert row(page, MAIN, Dataset="SST-2", Attack="Badnets")["LoRA ASR"] == "65.79 ± 0.00 (65.57)"
+    assert row(page, MAIN, Dataset="SST-2", Attack="Badnets")["LoRA ASR"] == "65.79 ± 0.00 (65.57, +0.22)"
     assert "1 with options other than those of most records of the same row" in page
 
 

@@ -1,0 +1,128 @@
+"""CACC against ASR, one plot per data set and model, with the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from bench.report.aggregate import cells, group_mean
+from bench.report.board import groups
+from bench.report.paper import order, printed_name
+from bench.report.records import Record, names
+from bench.report.selection import Selection
+from bench.report.site.html import escape
+from bench.report.site.svg import LABELS, Axes, frame, label_text, spread, ticks
+
+WIDTH, HEIGHT, LABEL = 860, 460, 15
+
+
+@dataclass(frozen=True)
+class Point:
+    """One defense: its identifier, CACC and ASR in percent, and whether all its models learned."""
+
+    defense: str
+    cacc: float
+    asr: float
+    trained: bool
+
+    @property
+    def name(self) -> str:
+        """Return the printed name."""
+        return printed_name("defenses", self.defense)
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """Return the trained points that no other trained one beats in one measure without losing in the other.
+
+    In order of CACC, the lowest first. Equal points stand on the front together.
+    """
+    trained = [point for point in points if point.trained]
+    kept = [
+        one
+        for one in trained
+        if not any(
+            other.cacc >= one.cacc and other.asr <= one.asr and (other.cacc, other.asr) != (one.cacc, one.asr)
+            for other in trained
+        )
+    ]
+    return sorted(kept, key=lambda point: (point.cacc, point.asr, point.defense))
+
+
+def scatters(selection: Selection) -> list[tuple[str, str]]:
+    """Return (title, HTML) of each plot: per setting, data set and model the mean over attacks, then each attack."""
+    plots = []
+    for one in selection.settings:
+        for dataset, model in groups(selection, one):
+            records = [record for record in selection.attacked.get(one, ()) if names(record)[:2] == (dataset, model)]
+            attacks = order("attacks", {names(record)[2] for record in records})
+            where = f"{printed_name('datasets', dataset)}, {printed_name('models', model)} ({', '.join(one)})"
+            for chosen in ([attacks] if len(attacks) > 1 else []) + [[attack] for attack in attacks]:
+                points = _points(records, dataset, model, chosen)
+                if points:
+                    what = "mean over attacks" if len(chosen) > 1 else printed_name("attacks", chosen[0])
+                    query = {"dataset": dataset, "model": model, "recipe": one[0], "precision": one[1]}
+                    query |= {"attack": chosen[0]} if len(chosen) == 1 else {}
+                    plots.append((f"{where}: {what}", plot(points, f"{where}: {what}", query)))
+    return plots
+
+
+def _points(records: Sequence[Record], dataset: str, model: str, attacks: Sequence[str]) -> list[Point]:
+    shown = cells(records)
+    points = []
+    for defense in order("defenses", {names(record)[3] for record in records}):
+        found = [shown.get((dataset, model, attack, defense)) for attack in attacks]
+        cacc = group_mean([cell.cacc.mean if cell and cell.cacc else None for cell in found])
+        asr = group_mean([cell.asr.mean if cell and cell.asr else None for cell in found])
+        if cacc is not None and asr is not None:
+            trained = all(cell is not None and cell.trained for cell in found)
+            points.append(Point(defense, round(100 * cacc, 2), round(100 * asr, 2), trained))
+    return points
+
+
+def plot(points: Sequence[Point], title: str, query: Mapping[str, str]) -> str:
+    """Return a figure with its points, the front, and the front in words; each point leads to its cells."""
+    best = front(points)
+    low = min(80.0, min(point.cacc for point in points) - 2)
+    low = 5 * (low // 5)
+    axes = Axes(60, 16, WIDTH - 60 - LABELS, HEIGHT - 16 - 50, (low, 100.0), (0.0, 100.0))
+    parts = [frame(axes, ticks(low, 100, 9), ticks(0, 100), "CACC, percent (higher is better)", "ASR, percent")]
+    parts.append(_front_line(axes, best))
+    parts += _marks(axes, points, {point.defense for point in best}, query)
+    words = ", ".join(f"{point.name} (CACC {point.cacc:.2f}, ASR {point.asr:.2f})" for point in best)
+    untrained = ", ".join(point.name for point in points if not point.trained)
+    note = f" Hollow: did not learn, so not on the front: {untrained}." if untrained else ""
+    return (
+        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role=group aria-label="{escape(title)}">{"".join(parts)}</svg>'
+        f"<figcaption>{escape(title)}. Pareto front: {escape(words) or 'none'}.{escape(note)}</figcaption></figure>"
+    )
+
+
+def _front_line(axes: Axes, best: Sequence[Point]) -> str:
+    """Draw the border of what the front beats: level at an ASR up to its CACC, then up to the next one's."""
+    if not best:
+        return ""
+    steps = [f"M{axes.left:.1f} {axes.y(best[0].asr):.1f}"]
+    for place, point in enumerate(best):
+        steps.append(f"H{axes.x(point.cacc):.1f}")
+        following = best[place + 1].asr if place + 1 < len(best) else 100.0
+        steps.append(f"V{axes.y(following):.1f}")
+    return f'<path class=front d="{"".join(steps)}"/>'
+
+
+def _marks(axes: Axes, points: Sequence[Point], best: set[str], query: Mapping[str, str]) -> list[str]:
+    labels = spread([axes.y(point.asr) for point in points], LABEL, axes.top + 4, axes.top + axes.height)
+    parts = []
+    column = axes.left + axes.width + 14
+    for point, label in zip(points, labels, strict=True):
+        x, y = axes.x(point.cacc), axes.y(point.asr)
+        kind = "best" if point.defense in best else "point" if point.trained else "untrained"
+        words = escape(f"{point.name}: CACC {point.cacc:.2f}, ASR {point.asr:.2f}")
+        target = escape("#cells?" + urlencode({**query, "defense": point.defense}))
+        parts.append(
+            f'<a href="{target}" aria-label="{words}" class={kind}><title>{words}</title>'
+            f'<path class=leader d="M{x:.1f} {y:.1f}L{column - 4:.1f} {label:.1f}"/>'
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6"/>'
+            f'<text x="{column:.1f}" y="{label + 4:.1f}">{label_text(point.name)}</text></a>'
+        )
+    return parts

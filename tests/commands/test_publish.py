@@ -1,0 +1,69 @@
+"""`bench publish`: everything of a leaderboard from the records, the same bytes again, without torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bench.commands.publish import publish_run
+from tests.report.fixtures import board_records
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    (out / "records").mkdir()
+    for one in board_records():
+        (out / "records" / f"{one['key']}.json").write_text(json.dumps(one), encoding="utf-8")
+    (out / "figures").mkdir()
+    (out / "figures" / "figure4.svg").write_text("<svg/>", encoding="utf-8")
+    return out
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def publish(out: Path, to: Path) -> dict[str, bytes]:
+    assert publish_run(out, to, Console(quiet=True)) == 0
+    return content(to)
+
+
+def test_a_leaderboard_holds_every_table_in_every_format_and_the_site(run: Path, tmp_path: Path) -> None:
+    found = publish(run, tmp_path)
+    stems = ["board", "fine-mixing", "equal-budget", *(f"table{number}" for number in (1, 2, 3, 4, 5, 7, 8, 9))]
+    assert {f"data/{stem}.{ending}" for stem in stems for ending in ("csv", "tex", "json")} <= set(found)
+    assert {f"{stem}.md" for stem in stems[1:]} | {"README.md", "site/index.html", "figures/figure4.svg"} <= set(found)
+    for name in ("DEVIATIONS.md", "RECIPES.md"):
+        assert found[name] == (ROOT / "leaderboard" / name).read_bytes()
+
+
+def test_publishing_again_changes_no_byte_and_a_leaderboard_renews_itself(run: Path, tmp_path: Path) -> None:
+    first = publish(run, tmp_path)
+    assert publish(run, tmp_path) == first
+    (tmp_path / "table1.md").unlink()
+    assert publish(tmp_path, tmp_path) == first
+
+
+def test_a_page_written_by_hand_is_left_alone(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "DEVIATIONS.md").write_text("mine\n")
+    assert publish(run, tmp_path)["DEVIATIONS.md"] == b"mine\n"
+
+
+def test_publishing_imports_no_heavy_package(run: Path, tmp_path: Path) -> None:
+    heavy = ("torch", "transformers", "datasets", "pandas", "sklearn", "matplotlib")
+    script = (
+        "import sys; from pathlib import Path; from rich.console import Console\n"
+        "from bench.commands.publish import publish_run\n"
+        f"publish_run(Path({str(run)!r}), Path({str(tmp_path)!r}), Console(quiet=True))\n"
+        f"assert not set({heavy!r}) & set(sys.modules), set({heavy!r}) & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=120)
