@@ -259,21 +259,38 @@ def check(data: DataDir = None, debug: Debug = False) -> None:
 @app.command()
 def speed(
     model: Annotated[str, typer.Option(help="a model of configs/models, or a folder")] = "minilm-l6",
-    dataset: Annotated[str, typer.Option(help="where the batches are drawn from")] = "sst2-2k",
+    dataset: Annotated[str, typer.Option(help="where rows and sentences come from")] = "sst2-2k",
     data: DataDir = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0 ...")] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32 or bf16")] = "fp32",
-    steps: Annotated[int, typer.Option(help="optimizer steps timed for each defense")] = 20,
+    defenses: Annotated[str, typer.Option(help="of vanilla, lora, musclelora")] = "vanilla,lora,musclelora",
+    precision: Annotated[str, typer.Option(help="of fp32, bf16")] = "fp32",
+    gangs: Annotated[str, typer.Option(help="how many victims train together, 2,4,8,16 for example")] = "",
+    steps: Annotated[int, typer.Option(help="optimizer steps timed in a round")] = 20,
+    rounds: Annotated[int, typer.Option(help="rounds, each contender once in every one")] = 3,
+    threads: Annotated[int, typer.Option(help="threads of a process on a CPU")] = 1,
+    training: Annotated[bool, typer.Option(help="measure training")] = True,
+    inference: Annotated[bool, typer.Option("--inference", help="also ONION and STRIP, sentences a second")] = False,
+    sentences: Annotated[int | None, typer.Option(help="of --inference; default: the whole test split")] = None,
+    end_to_end: Annotated[bool, typer.Option("--end-to-end", help="also a grid, with and without sharing")] = False,
+    published: Annotated[
+        bool, typer.Option("--published", help="the grid also as the published code does")
+    ] = False,
+    rows: Annotated[int, typer.Option(help="training rows of the grid's cells")] = 320,
+    workers: Annotated[int | None, typer.Option(help="of the grid; default one per core or GPU")] = None,
     json_: Annotated[Path | None, typer.Option("--json", help="also write the rows to this file")] = None,
+    markdown: Annotated[Path | None, typer.Option("--markdown", help="also write the tables to this file")] = None,
     debug: Debug = False,
 ) -> None:
-    """Measure training samples per second and peak memory of vanilla, LoRA and MuScleLoRA, one thread on a CPU."""
+    """Measure training side by side: a bare Trainer, a plain loop, ours; also inference, and a grid end to end."""
 
     def action() -> int:
-        from bench.commands.speed import measure_speed
+        from bench.commands.speed import SpeedRequest, measure_speed, names, sizes
 
-        return measure_speed(model, dataset, data, device, precision, steps, json_, _console())
+        given = {key: locals_[key] for key in SpeedRequest.__dataclass_fields__ if key in locals_}
+        given |= {"defenses": names(defenses), "precisions": names(precision), "gangs": sizes(gangs)}
+        return measure_speed(SpeedRequest(**given, json_file=json_, markdown_file=markdown), _console())
 
+    locals_ = dict(locals())
     _guard(action, debug)
 
 

@@ -29,8 +29,27 @@ def _spec(content: dict[str, Any]) -> ModelSpec:
 
 def _fresh(job: Job, content: dict[str, Any], seed: int) -> Any:
     classes = job.meta("load")["classes"]
-    return load_victim(
+    return _loader(job)(
         _spec(content), classes, seed=seed, device=job.machine.device, precision=content.get("precision", "fp32")
+    )
+
+
+def _loader(job: Job) -> Callable[..., Any]:
+    """Return what loads a victim: plain ones where `bench speed` runs the other side of its comparison."""
+    if job.machine.loop == "ours":
+        return load_victim
+    from bench.victim.reference import plain_victim
+
+    return plain_victim
+
+
+def _plainly(job: Job, task: Task) -> TrainingLog:
+    """Train by the plain loop, the other side of the comparison of `bench speed`."""
+    from bench.victim.plain_cell import train_cell_plainly
+
+    published = job.machine.loop == "published"
+    return train_cell_plainly(
+        task.victim, task.examples, task.selection, seed=task.seed, hooks=task.hooks, whole_set=published
     )
 
 
@@ -109,7 +128,7 @@ def trained(job: Job, task: Task, counts: dict[str, int], log: TrainingLog) -> d
 def _train(job: Job) -> dict[str, Any]:
     """Train the victim on the data as they are, with the hooks of the defense if it acts here."""
     task, counts = training(job)
-    (log,) = train_gang([task])
+    (log,) = train_gang([task]) if job.machine.loop == "ours" else (_plainly(job, task),)
     if isinstance(log, Exception):
         raise log
     return trained(job, task, counts, log)

@@ -43,7 +43,7 @@ def _ordered(victim: Victim, examples: Sequence[Example], seed: int) -> list[dic
 
 
 def _trainer(victim: Victim, rows: list[dict[str, Any]], folder: str, seed: int) -> Any:
-    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+    from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments
 
     class InOrder(Trainer):
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -70,4 +70,6 @@ def _trainer(victim: Victim, rows: list[dict[str, Any]], folder: str, seed: int)
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # one GPU, even where there are more
     collate = DataCollatorWithPadding(victim.tokenizer)
-    return InOrder(model=victim.model, args=arguments, train_dataset=rows, data_collator=collate)
+    trainer = InOrder(model=victim.model, args=arguments, train_dataset=rows, data_collator=collate)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
