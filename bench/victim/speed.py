@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.core.errors import RequestError, unknown
+from bench.core.processes import settle
 from bench.victim.contenders import GANGS_TRAIN, WARM_UP, Contender, Setting, measured
 
 DEFENSES = ("vanilla", "lora", "musclelora")
@@ -29,8 +30,8 @@ Process = Callable[[], Executor]  # where one contender lives
 
 
 def fresh_process() -> Executor:
-    """Return a process that imports everything anew."""
-    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+    """Return a process that imports everything anew, and ends with this one."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), settle)
 
 
 @dataclass
