@@ -133,14 +133,19 @@ def plan(
     precisions: Axis = None,
     set_: Sets = None,
     limit: Limit = None,
+    data: DataDir = None,
+    device: Annotated[str, typer.Option(help="that the time is for")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="that the time is for")] = None,
+    calibrate: Annotated[bool, typer.Option(help="measure a few steps of what was never measured here")] = True,
     debug: Debug = False,
 ) -> None:
-    """Print the cells, unique stages and trainings saved of a grid; runs nothing."""
+    """Print the cells, unique stages, trainings saved and estimated time of a grid; runs nothing."""
 
     def action() -> int:
         from bench.commands.run import Request, show_plan
 
-        return show_plan(Request(grid, _narrow(locals_), out), _console())
+        asked = Request(grid, _narrow(locals_), out, data, device, workers=workers, calibrate=calibrate)
+        return show_plan(asked, _console())
 
     locals_ = dict(locals())
     _guard(action, debug)
@@ -272,9 +277,7 @@ def speed(
     inference: Annotated[bool, typer.Option("--inference", help="also ONION and STRIP, sentences a second")] = False,
     sentences: Annotated[int | None, typer.Option(help="of --inference; default: the whole test split")] = None,
     end_to_end: Annotated[bool, typer.Option("--end-to-end", help="also a grid, with and without sharing")] = False,
-    published: Annotated[
-        bool, typer.Option("--published", help="the grid also as the published code does")
-    ] = False,
+    published: Annotated[bool, typer.Option("--published", help="the grid also as the published code does")] = False,
     rows: Annotated[int, typer.Option(help="training rows of the grid's cells")] = 320,
     workers: Annotated[int | None, typer.Option(help="of the grid; default one per core or GPU")] = None,
     json_: Annotated[Path | None, typer.Option("--json", help="also write the rows to this file")] = None,

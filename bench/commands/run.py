@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from bench.commands.display import Display
+from bench.commands.estimated import Estimated, show_estimate
 from bench.core.errors import RequestError, unknown
 from bench.engine import preflight, progress, upkeep
 from bench.engine.environment import describe
@@ -49,6 +50,7 @@ class Request:
     gpus_per_worker: float = 1.0
     slurm: tuple[str, ...] = ()
     gang: int | None = None
+    calibrate: bool = True
 
 
 def folder_of(grid: str | None, out: Path | None) -> Path:
@@ -91,6 +93,7 @@ def show_plan(request: Request, console: Console) -> int:
         console.print(f"{len(plan.impossible)} cells cannot be:", highlight=False)
         for reason in sorted({str(error) for error in plan.impossible.values()}):
             console.print(f"  {reason}", markup=False, highlight=False)
+    show_estimate(request, plan, console)
     return 0
 
 
@@ -101,12 +104,14 @@ def run_grid(request: Request, console: Console) -> int:
     data_dir = preflight.data_folder(request.data)
     plan = plan_of(request)
     devices = ["cuda:0"] if _elsewhere(request) else preflight.choose_device(request.device)
+    estimated = Estimated(request, plan, out, data_dir, devices)
     try:
         report = _run(request, plan, out, data_dir, devices, console)
     except UnwritableError as error:
         console.print(f"Error: {error.problem} Nothing that was finished is lost.", markup=False, highlight=False)
         console.print(f"Remedy: {error.remedy}", markup=False, highlight=False)
         return 1
+    estimated.tell(report, console)
     return _close(report, out, console)
 
 

@@ -57,6 +57,7 @@ class Clock:
     """Takes the time from the end of the warm-up steps to the end of the last, the device's work included."""
 
     device: str
+    warm_up: int = WARM_UP  # steps
     began: float | None = None
     seconds: float | None = None
     steps: int = 0
@@ -65,13 +66,13 @@ class Clock:
         """Take the end of a step, counted from 1."""
         from bench.victim.machine_speed import synchronize
 
-        if done in (WARM_UP, steps):
+        if done in (self.warm_up, steps):
             synchronize(self.device)
             now = time.perf_counter()
-            if done == WARM_UP:
+            if done == self.warm_up:
                 self.began = now
             elif self.began is not None:
-                self.seconds, self.steps = now - self.began, steps - WARM_UP
+                self.seconds, self.steps = now - self.began, steps - self.warm_up
 
 
 def measured(contender: Contender, setting: Setting) -> dict[str, Any]:
