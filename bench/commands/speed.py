@@ -83,6 +83,8 @@ def measure_speed(request: SpeedRequest, console: Console) -> int:
     for option, value in (("--sentences", request.sentences), ("--rows", request.rows), ("--workers", request.workers)):
         if value is not None and value < 1:
             raise RequestError(f"{option} is {value}: at least 1 is needed.", "Leave it out for the default.")
+    if not (request.training or request.inference or request.end_to_end):
+        raise RequestError("Nothing is to be measured.", "Add --inference or --end-to-end, or leave --no-training out.")
     if request.published and not request.end_to_end:
         raise RequestError("--published is a side of the grid's comparison.", "Add --end-to-end.")
     spec, device = model_spec(request.model), choose_device(request.device)[0]

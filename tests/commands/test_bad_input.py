@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from bench.cli import app
 
 RUN = ["run", "--grid", "demo"]
+TINY_STEPS = ["--dataset", "demo", "--steps", "1"]
 
 WRONG = {
     "unknown grid": (["run", "--grid", "dmo"], "no grid named 'dmo'", "'demo'"),
@@ -41,6 +42,20 @@ WRONG = {
     "no data folder": (["run", "--grid", "cpu"], "data folder", "BENCH_DATA"),
     "missing grid file": (["run", "--grid", "none.yaml"], "no grid file none.yaml", "one of"),
     "missing custom data": ([*RUN, "--datasets", "rows.csv"], "rows.csv", "file"),
+    "speed of no defense": (
+        ["speed", "--defenses", "strip", *TINY_STEPS],
+        "defense to measure named 'strip'",
+        "There are",
+    ),
+    "speed precision": (["speed", "--precision", "fp8", *TINY_STEPS], "no precision named 'fp8'", "There are"),
+    "speed steps": (["speed", "--dataset", "demo", "--steps", "0"], "--steps is 0", "default"),
+    "speed too many steps": (["speed", "--dataset", "demo", "--steps", "9999"], "steps of 32", "fewer --steps"),
+    "speed gangs": (["speed", "--gangs", "two", *TINY_STEPS], "'two', which is no whole number", "2,4,8,16"),
+    "speed gang of one": (["speed", "--gangs", "1", *TINY_STEPS], "gang of 1 is none", "from 2 on"),
+    "speed file": (["speed", "--json", "no/where.json", *TINY_STEPS], "lies in no folder", "exists"),
+    "speed published alone": (["speed", "--published", *TINY_STEPS], "--published", "--end-to-end"),
+    "speed of nothing": (["speed", "--no-training"], "Nothing is to be measured", "--inference"),
+    "plan workers": (["plan", "--grid", "demo", "--workers", "0"], "--workers is 0", "default"),
     "no records": (["table", "--out", "nowhere"], "no records under nowhere", "Run a grid first"),
     "no folder": (["table"], "Neither --out nor --grid", "--out"),
 }
