@@ -19,7 +19,15 @@ COLUMNS = {
         *("name", "defense", "precision", "samples_per_second", "against_reference", "against_fp32"),
         *("seconds_per_cell", "peak_memory_mb", "peak_share"),
     ),
-    "inference": ("defense", "model", "sentences", "sentences_per_second", "peak_memory_mb"),
+    "inference": (
+        "defense",
+        "model",
+        "sentences",
+        "calibration_rows",
+        "seconds",
+        "sentences_per_second",
+        "peak_memory_mb",
+    ),
     "grid": ("name", "cells", "trainings", "seconds", "against_alone", "mean_cacc", "mean_asr"),
 }
 TITLES = {
@@ -27,7 +35,7 @@ TITLES = {
     "rounds of {steps} steps; a ratio is the median of those of the same round; the peak share is useful work over "
     "this machine's own matmul peak.",
     "inference": "Defenses at inference on the first {sentences} test sentences of {dataset}, {threads} thread(s), "
-    "{device}:",
+    "{device}; what a detector calibrates on is in its seconds:",
     "grid": "A grid of 4 attacks x 13 defenders on {rows} training rows of {dataset} for 1 epoch, {model}, {workers} "
     "worker(s), {device}: `ours` shares, `alone` trains every cell by the plain loop:",
 }
@@ -197,4 +205,6 @@ def _shown(column: str, value: Any) -> str:
         return str(value)
     if column.startswith("against"):
         return f"{value:.2f}x"
+    if column == "sentences_per_second":
+        return f"{value:.2f}"
     return f"{100 * value:.1f} %" if column in ("peak_share", "mean_cacc", "mean_asr") else f"{value:.1f}"

@@ -16,7 +16,7 @@ from bench.core.errors import CellError
 from bench.core.example import Example
 from bench.victim.bare_trainer import train_by_trainer
 from bench.victim.recipes import AlignmentOptions, LoraOptions, MultiScaleOptions, filled
-from bench.victim.reference import insert_lora, insert_multiscale, plain_victim, train_plainly
+from bench.victim.reference import _SecondPass, insert_lora, insert_multiscale, plain_victim, train_plainly
 from bench.victim.spec import ModelSpec
 
 # Of the distance that a tensor moved in the whole training: what the order of floating-point sums may make.
@@ -93,7 +93,7 @@ def assert_same(found: Any, expected: Any, start: dict[str, torch.Tensor], rate:
 
 @pytest.mark.parametrize("name", ["vanilla", "lora", "musclelora"])
 def test_our_loop_leaves_what_the_plain_loop_leaves(
-    spec: Callable[..., ModelSpec], rows: list[Example], name: str
+    spec: Callable[..., ModelSpec], rows: list[Example], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bench.victim.alignment import GradientAlignment
     from bench.victim.training import train
@@ -106,8 +106,12 @@ def test_our_loop_leaves_what_the_plain_loop_leaves(
     clean = rows[:6]
     hooks = (GradientAlignment(clean, options, seed=3),) if options else ()
     train(our, rows, (), seed=3, hooks=hooks)
+    taken, gate = [], _SecondPass._mu
+    monkeypatch.setattr(_SecondPass, "_mu", lambda *given: taken.append(gate(*given)) or taken[-1])
     steps = train_plainly(plain, rows, seed=3, clean=clean, alignment=options)
     assert steps == 27
+    if options:  # the aligned gradient alone, a mixture and the raw one were all taken
+        assert {0.0, 1.0} < set(taken) and any(0 < mu < 1 for mu in taken)
     assert_same(our, plain, start, made.learning_rate, steps)
 
 
