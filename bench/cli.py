@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import traceback
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +10,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bench.commands.guard import guard as _guard
 from bench.commands.narrowing import axes as _axes
 from bench.commands.narrowing import narrowed as _narrow
-from bench.core.errors import BenchError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -40,37 +37,6 @@ class Kind(StrEnum):
 
 def _console() -> Console:
     return Console(soft_wrap=True)
-
-
-def _guard(action: Callable[[], int], debug: bool) -> None:
-    """Run a command; an expected error is one sentence and a remedy, and exit code 2."""
-    try:
-        _import_openbackdoor()
-        code = action()
-    except BenchError as error:
-        if debug:
-            traceback.print_exc()
-        typer.echo(f"Error: {error.problem}", err=True)
-        if error.remedy:
-            typer.echo(f"Remedy: {error.remedy}", err=True)
-        code = 2
-    except KeyboardInterrupt:
-        typer.echo("Interrupted. What is finished is kept; the same command goes on from there.", err=True)
-        code = 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        code = 1
-    raise typer.Exit(code)
-
-
-def _import_openbackdoor() -> None:
-    """Import the real OpenBackdoor when BENCH_OPENBACKDOOR asks for it: our plug-ins are then its subclasses."""
-    from bench.core.packages import openbackdoor_wanted
-
-    if openbackdoor_wanted(os.environ):
-        from bench.openbackdoor import load
-
-        load()
 
 
 @app.command()
@@ -269,7 +235,7 @@ def speed(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0 ...")] = "auto",
     defenses: Annotated[str, typer.Option(help="of vanilla, lora, musclelora")] = "vanilla,lora,musclelora",
     precision: Annotated[str, typer.Option(help="of fp32, bf16")] = "fp32",
-    gangs: Annotated[str, typer.Option(help="how many victims train together, 2,4,8,16 for example")] = "",
+    gangs: Annotated[str, typer.Option(help="how many victims train together")] = "2,4,8,16",
     steps: Annotated[int, typer.Option(help="optimizer steps timed in a round")] = 20,
     rounds: Annotated[int, typer.Option(help="rounds, each contender once in every one")] = 3,
     threads: Annotated[int, typer.Option(help="threads of a process on a CPU")] = 1,
@@ -287,11 +253,9 @@ def speed(
     """Measure training side by side: a bare Trainer, a plain loop, ours; also inference, and a grid end to end."""
 
     def action() -> int:
-        from bench.commands.speed import SpeedRequest, measure_speed, names, sizes
+        from bench.commands.speed import measure_speed, request_of
 
-        given = {key: locals_[key] for key in SpeedRequest.__dataclass_fields__ if key in locals_}
-        given |= {"defenses": names(defenses), "precisions": names(precision), "gangs": sizes(gangs)}
-        return measure_speed(SpeedRequest(**given, json_file=json_, markdown_file=markdown), _console())
+        return measure_speed(request_of(locals_), _console())
 
     locals_ = dict(locals())
     _guard(action, debug)

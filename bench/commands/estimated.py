@@ -84,7 +84,8 @@ class Estimated:
     """The estimate of a run, made before it from what is known already, and held against the clock."""
 
     def __init__(self, request: Any, plan: Plan, out: Path, data_dir: Path | None, devices: Sequence[str]) -> None:
-        stages = missing(plan, out)
+        here = request.engine in ("local", "inline")  # elsewhere are other machines, of which nothing is known
+        stages = missing(plan, out) if here else []
         self.workers = 1 if request.engine == "inline" else request.workers or preflight.default_workers(list(devices))
         rates = {**cached(), **rates_of_runs(out, devices[0])} if stages else {}
         self.found = estimate(stages, rates, Sized(data_dir), devices[0]) if rates else Estimate()

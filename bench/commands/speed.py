@@ -16,7 +16,7 @@ from bench.engine.preflight import choose_device, data_folder, default_workers
 
 COLUMNS = {
     "training": (
-        *("name", "defense", "precision", "samples_per_second", "against_reference", "against_fp32"),
+        *("name", "defense", "precision", "samples_per_second", "against_reference", "against_fp32", "against_ours"),
         *("seconds_per_cell", "peak_memory_mb", "peak_share"),
     ),
     "inference": (
@@ -78,6 +78,14 @@ def sizes(given: str) -> tuple[int, ...]:
     if wrong is not None:
         raise RequestError(f"--gangs has {wrong!r}, which is no whole number.", "Write 2,4,8,16 for example.")
     return tuple(dict.fromkeys(int(name) for name in found))
+
+
+def request_of(given: Mapping[str, Any]) -> SpeedRequest:
+    """Return the request that the options of the command line make."""
+    options = {name: given[name] for name in SpeedRequest.__dataclass_fields__ if name in given}
+    options |= {"defenses": names(given["defenses"]), "precisions": names(given["precision"])}
+    options |= {"gangs": sizes(given["gangs"]), "json_file": given["json_"], "markdown_file": given["markdown"]}
+    return SpeedRequest(**options)
 
 
 def measure_speed(request: SpeedRequest, console: Console) -> int:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import BenchError, CellError
+from bench.core.processes import settle
 from bench.core.spec import Cell
-from bench.engine.executors.local import WORKER_ENVIRONMENT, LocalExecutor, start_worker
+from bench.engine.executors.local import LocalExecutor
 from bench.engine.grid import Grid
 from bench.engine.plan import Plan
 from bench.engine.records import done_record
@@ -98,7 +99,7 @@ def _alone(plan: Plan, machine: Machine, workers: int, tell: Tell) -> dict[str, 
     records = []
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        pool = ProcessPoolExecutor(workers, get_context("spawn"), start_worker, (WORKER_ENVIRONMENT, None))
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), settle)
         try:
             futures = {
                 pool.submit(run_alone, plan.cells[key], stages, Path(folder) / key, machine): plan.cells[key]

@@ -69,6 +69,6 @@ def _strip(
 def _peak(device: str) -> dict[str, float]:
     import torch
 
-    from bench.victim.training import peak_memory_mb
+    from bench.victim.progress import peak_memory_mb
 
     return {"peak_memory_mb": peak_memory_mb(torch.device(device))}

@@ -14,7 +14,6 @@ from bench.victim.recipes import AlignmentOptions, LoraOptions, MultiScaleOption
 from bench.victim.spec import ModelSpec
 
 SEED = 0
-GANGS_TRAIN = False  # SEAM: whether `measured_gang` below is built; then also name the default sizes in speed.GANGS
 WARM_UP = 2  # steps of a round before the clock starts
 
 
@@ -83,7 +82,7 @@ def measured(contender: Contender, setting: Setting) -> dict[str, Any]:
     """
     import torch
 
-    from bench.victim.training import peak_memory_mb
+    from bench.victim.progress import peak_memory_mb
 
     before = torch.get_num_threads()
     torch.set_num_threads(setting.threads)
@@ -108,7 +107,7 @@ def _way(name: str) -> Callable[[Contender, Setting, Clock], int]:
     if name in known:
         return known[name]
     if name.startswith("gang-"):
-        return measured_gang
+        return _gang
     raise RequestError(f"There is no contender {name!r}.", f"There are: {', '.join(known)}, gang-N.")
 
 
@@ -179,15 +178,22 @@ def _ours(contender: Contender, setting: Setting, clock: Clock) -> int:
     return _count(victim)
 
 
-def measured_gang(contender: Contender, setting: Setting, clock: Clock) -> int:
-    """Train `contender.members` victims together, each on its own draw of the rows; seeds differ by member.
+def _gang(contender: Contender, setting: Setting, clock: Clock) -> int:
+    """Train `contender.members` victims together on the same rows; their seeds, and so batches and masks, differ."""
+    from bench.victim.training import Task, train_gang
 
-    Raises:
-        RequestError: this version trains no gangs.
-    """
-    # SEAM: call `train_gang` of bench/victim/gang here, with `prepared(contender, setting, seed=member)` for each
-    # member, the same rows for all and `progress=clock` (called once per joint step); return the members' parameters.
-    raise RequestError("Gangs are not in this version.", "Leave --gangs out.")
+    tasks = []
+    for seed in range(contender.members):
+        victim, hooks = prepared(contender, setting, seed)
+        tasks.append(Task(victim, setting.rows(), (), seed, hooks))
+
+    def joint(done: int, steps: int) -> None:  # both are sums over the members
+        clock(done // len(tasks), steps // len(tasks))
+
+    for log in train_gang(tasks, progress=joint):
+        if isinstance(log, Exception):
+            raise log
+    return sum(_count(task.victim) for task in tasks)
 
 
 def _count(victim: Any) -> int:

@@ -28,9 +28,7 @@ PRECISIONS = ("fp32", "bf16")
 USED = (".safetensors", ".json", ".txt", ".model")  # of a model's folder
 
 
-def load_victim(
-    spec: ModelSpec, classes: int, *, seed: int, device: str = "cpu", precision: str = "fp32"
-) -> Victim:
+def load_victim(spec: ModelSpec, classes: int, *, seed: int, device: str = "cpu", precision: str = "fp32") -> Victim:
     """Return a pre-trained classifier whose head is drawn from `seed` alone; global random state stays as it was.
 
     `precision` is `fp32`, or `bf16` for autocast over fp32 weights.

@@ -11,8 +11,9 @@ import torch
 
 from bench.core.errors import CellError
 from bench.core.example import Example
+from bench.victim.progress import peak_memory_mb
 from bench.victim.reference import PlainVictim, train_plainly
-from bench.victim.training import TrainingLog, peak_memory_mb
+from bench.victim.run import TrainingLog
 
 
 def train_cell_plainly(

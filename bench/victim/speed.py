@@ -17,12 +17,12 @@ from typing import Any
 
 from bench.core.errors import RequestError, unknown
 from bench.core.processes import settle
-from bench.victim.contenders import GANGS_TRAIN, WARM_UP, Contender, Setting, measured
+from bench.victim.contenders import WARM_UP, Contender, Setting, measured
 
 DEFENSES = ("vanilla", "lora", "musclelora")
 BY_TRAINER = ("vanilla", "lora")  # what a bare Trainer can do: no second pass
 PRECISIONS = ("fp32", "bf16")
-GANGS: tuple[int, ...] = ()  # how many victims train together, by default
+GANGS = (2, 4, 8, 16)  # how many victims train together, by default
 
 Around = dict[str, dict[str, float]]
 Tell = Callable[[str], None]
@@ -60,8 +60,6 @@ def check(setting: Setting, defenses: Sequence[str], precisions: Sequence[str], 
     for size in gangs:
         if size < 2:
             raise RequestError(f"A gang of {size} is none: at least 2 train together.", "Name sizes from 2 on.")
-    if gangs and not GANGS_TRAIN:
-        raise RequestError("Gangs are not in this version.", "Leave --gangs out.")
     for name, value in (("--steps", setting.steps), ("--rounds", setting.rounds), ("--threads", setting.threads)):
         if value < 1:
             raise RequestError(f"{name} is {value}: at least 1 is needed.", "Leave it out for the default.")
@@ -87,9 +85,9 @@ def speed_rows(
     """Return a row for each contender, measured round by round beside the others of its defense.
 
     `around` is what `surroundings` returned.
-    `samples_per_second` is the median over the rounds (of all members of a gang together), `against_reference` the
-    median of its ratio to the reference of the same round and defense, at the same precision, `against_fp32` to the
-    one in fp32 (None where that was not asked for). `peak_share` is useful work over the matmul peak of the precision.
+    `samples_per_second` is the median over the rounds (of all members of a gang together). The ratios are medians of
+    those of one round, within a defense: `against_reference` and `against_ours` at the same precision, `against_fp32`
+    to the reference in fp32; None where the other was not measured. `peak_share` is useful work over the matmul peak.
 
     Raises:
         RequestError: what `check` refuses.
@@ -158,8 +156,9 @@ def _row(one: _Found, all_found: Sequence[_Found], setting: Setting, around: Aro
         "seconds_per_cell": len(setting.examples) * setting.spec.epochs / speed,
         "peak_memory_mb": max(found["peak_memory_mb"] for found in one.rounds),
         "peak_share": speed * around["work_per_sample"][contender.defense] / around["matmul_peak"][contender.precision],
-        "against_reference": _against(one, all_found, contender.precision),
-        "against_fp32": _against(one, all_found, "fp32"),
+        "against_reference": _against(one, all_found, "reference", contender.precision),
+        "against_fp32": _against(one, all_found, "reference", "fp32"),
+        "against_ours": _against(one, all_found, "ours", contender.precision),
         "model": setting.spec.name,
         "device": setting.device,
         "threads": setting.threads,
@@ -170,9 +169,9 @@ def _row(one: _Found, all_found: Sequence[_Found], setting: Setting, around: Aro
     }
 
 
-def _against(one: _Found, all_found: Sequence[_Found], precision: str) -> float | None:
+def _against(one: _Found, all_found: Sequence[_Found], name: str, precision: str) -> float | None:
     for other in all_found:
-        if (other.contender.name, other.contender.precision) == ("reference", precision):
+        if (other.contender.name, other.contender.precision) == (name, precision):
             pairs = zip(one.speeds(), other.speeds(), strict=True)
             return statistics.median(mine / theirs for mine, theirs in pairs)
     return None

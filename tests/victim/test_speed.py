@@ -33,17 +33,20 @@ def test_rows_are_paired_round_by_round(setting):
     heard: list[str] = []
     here = lambda: ThreadPoolExecutor(1)  # noqa: E731
     around = speed.surroundings(setting, ("lora",), ("fp32",), here)
-    rows = speed.speed_rows(setting, around, defenses=("lora",), tell=heard.append, process=here)
-    assert [row["name"] for row in rows] == ["trainer", "reference", "ours"]
+    rows = speed.speed_rows(setting, around, defenses=("lora",), gangs=(2,), tell=heard.append, process=here)
+    assert [row["name"] for row in rows] == ["trainer", "reference", "ours", "gang-2"]
     # Odd rounds go backwards, so that none is always the last.
     assert [line.split(": ")[1].split()[0] for line in heard] == [
-        *("trainer", "reference", "ours"),
-        *("ours", "reference", "trainer"),
+        *("trainer", "reference", "ours", "gang-2"),
+        *("gang-2", "ours", "reference", "trainer"),
     ]
-    trainer, reference, ours = rows
+    trainer, reference, ours, gang = rows
     assert reference["against_reference"] == 1.0 == reference["against_fp32"]
     ratios = [mine / theirs for mine, theirs in zip(ours["rounds"], reference["rounds"], strict=True)]
-    assert ours["against_reference"] == pytest.approx(statistics.median(ratios))
+    assert ours["against_reference"] == pytest.approx(statistics.median(ratios)) and ours["against_ours"] == 1.0
+    ratios = [mine / theirs for mine, theirs in zip(gang["rounds"], ours["rounds"], strict=True)]
+    assert gang["against_ours"] == pytest.approx(statistics.median(ratios))
+    assert gang["trainable_parameters"] == 2 * ours["trainable_parameters"] and gang["steps"] == 3
     for row in rows:
         assert row["samples_per_second"] == pytest.approx(statistics.median(row["rounds"]))
         # 20 rows for 2 epochs.
