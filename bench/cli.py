@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import traceback
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +10,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bench.commands.guard import guard as _guard
 from bench.commands.narrowing import axes as _axes
 from bench.commands.narrowing import narrowed as _narrow
-from bench.core.errors import BenchError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -41,37 +38,6 @@ class Kind(StrEnum):
 
 def _console() -> Console:
     return Console(soft_wrap=True)
-
-
-def _guard(action: Callable[[], int], debug: bool) -> None:
-    """Run a command; an expected error is one sentence and a remedy, and exit code 2."""
-    try:
-        _import_openbackdoor()
-        code = action()
-    except BenchError as error:
-        if debug:
-            traceback.print_exc()
-        typer.echo(f"Error: {error.problem}", err=True)
-        if error.remedy:
-            typer.echo(f"Remedy: {error.remedy}", err=True)
-        code = 2
-    except KeyboardInterrupt:
-        typer.echo("Interrupted. What is finished is kept; the same command goes on from there.", err=True)
-        code = 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        code = 1
-    raise typer.Exit(code)
-
-
-def _import_openbackdoor() -> None:
-    """Import the real OpenBackdoor when BENCH_OPENBACKDOOR asks for it: our plug-ins are then its subclasses."""
-    from bench.core.packages import openbackdoor_wanted
-
-    if openbackdoor_wanted(os.environ):
-        from bench.openbackdoor import load
-
-        load()
 
 
 @app.command()
@@ -136,16 +102,21 @@ def plan(
     analysis: Analysis = None,
     set_: Sets = None,
     limit: Limit = None,
+    data: DataDir = None,
+    device: Annotated[str, typer.Option(help="that the time is for")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="that the time is for")] = None,
+    calibrate: Annotated[bool, typer.Option(help="measure a few steps of what was never measured here")] = True,
     memory: Annotated[str | None, typer.Option(help="sizes to fit: 24GB,80GB; default 80 % of the device's")] = None,
     length: Annotated[int | None, typer.Option(help="tokens of a padded batch, for the memory; default 128")] = None,
     debug: Debug = False,
 ) -> None:
-    """Print the cells, unique stages, trainings saved and memory of a grid; runs nothing."""
+    """Print the cells, unique stages, trainings saved, estimated time and memory of a grid; runs nothing."""
 
     def action() -> int:
         from bench.commands.run import Request, show_plan
 
-        return show_plan(Request(grid, _narrow(locals_), out, memory=memory, length=length), _console())
+        more = {"workers": workers, "calibrate": calibrate, "memory": memory, "length": length}
+        return show_plan(Request(grid, _narrow(locals_), out, data, device, **more), _console())
 
     locals_ = dict(locals())
     _guard(action, debug)
@@ -281,21 +252,34 @@ def check(data: DataDir = None, debug: Debug = False) -> None:
 @app.command()
 def speed(
     model: Annotated[str, typer.Option(help="a model of configs/models, or a folder")] = "minilm-l6",
-    dataset: Annotated[str, typer.Option(help="where the batches are drawn from")] = "sst2-2k",
+    dataset: Annotated[str, typer.Option(help="where rows and sentences come from")] = "sst2-2k",
     data: DataDir = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0 ...")] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32 or bf16")] = "fp32",
-    steps: Annotated[int, typer.Option(help="optimizer steps timed for each defense")] = 20,
+    defenses: Annotated[str, typer.Option(help="of vanilla, lora, musclelora")] = "vanilla,lora,musclelora",
+    precision: Annotated[str, typer.Option(help="of fp32, bf16")] = "fp32",
+    gangs: Annotated[str, typer.Option(help="how many victims train together")] = "2,4,8,16",
+    steps: Annotated[int, typer.Option(help="optimizer steps timed in a round")] = 20,
+    rounds: Annotated[int, typer.Option(help="rounds, each contender once in every one")] = 3,
+    threads: Annotated[int, typer.Option(help="threads of a process on a CPU")] = 1,
+    training: Annotated[bool, typer.Option(help="measure training")] = True,
+    inference: Annotated[bool, typer.Option("--inference", help="also ONION and STRIP, sentences a second")] = False,
+    sentences: Annotated[int | None, typer.Option(help="of --inference; default: the whole test split")] = None,
+    end_to_end: Annotated[bool, typer.Option("--end-to-end", help="also a grid, with and without sharing")] = False,
+    published: Annotated[bool, typer.Option("--published", help="the grid also as the published code does")] = False,
+    rows: Annotated[int, typer.Option(help="training rows of the grid's cells")] = 320,
+    workers: Annotated[int | None, typer.Option(help="of the grid; default one per core or GPU")] = None,
     json_: Annotated[Path | None, typer.Option("--json", help="also write the rows to this file")] = None,
+    markdown: Annotated[Path | None, typer.Option("--markdown", help="also write the tables to this file")] = None,
     debug: Debug = False,
 ) -> None:
-    """Measure training samples per second and peak memory of vanilla, LoRA and MuScleLoRA, one thread on a CPU."""
+    """Measure training side by side: a bare Trainer, a plain loop, ours; also inference, and a grid end to end."""
 
     def action() -> int:
-        from bench.commands.speed import measure_speed
+        from bench.commands.speed import measure_speed, request_of
 
-        return measure_speed(model, dataset, data, device, precision, steps, json_, _console())
+        return measure_speed(request_of(locals_), _console())
 
+    locals_ = dict(locals())
     _guard(action, debug)
 
 

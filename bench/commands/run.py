@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from bench.commands.display import Display
+from bench.commands.estimated import Estimated, show_estimate
 from bench.commands.memory_plan import budgets_of, show_memory
 from bench.core.errors import RequestError, unknown
 from bench.engine import preflight, progress, upkeep
@@ -52,6 +53,7 @@ class Request:
     gang: int | None = None
     memory: str | None = None  # of `bench plan`: sizes to fit, 24GB,80GB
     length: int | None = None  # of `bench plan`: tokens of a padded batch
+    calibrate: bool = True
 
 
 def folder_of(grid: str | None, out: Path | None) -> Path:
@@ -96,6 +98,7 @@ def show_plan(request: Request, console: Console) -> int:
         for reason in sorted({str(error) for error in plan.impossible.values()}):
             console.print(f"  {reason}", markup=False, highlight=False)
     show_memory(plan, budgets, request.length, console)
+    show_estimate(request, plan, console)
     return 0
 
 
@@ -106,12 +109,14 @@ def run_grid(request: Request, console: Console) -> int:
     data_dir = preflight.data_folder(request.data)
     plan = plan_of(request)
     devices = ["cuda:0"] if _elsewhere(request) else preflight.choose_device(request.device)
+    estimated = Estimated(request, plan, out, data_dir, devices)
     try:
         report = _run(request, plan, out, data_dir, devices, console)
     except UnwritableError as error:
         console.print(f"Error: {error.problem} Nothing that was finished is lost.", markup=False, highlight=False)
         console.print(f"Remedy: {error.remedy}", markup=False, highlight=False)
         return 1
+    estimated.tell(report, console)
     return _close(report, out, console)
 
 

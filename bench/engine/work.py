@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from bench.core import memory
 from bench.core.errors import BenchError, DataError
@@ -24,11 +24,12 @@ from bench.engine.store import UNWRITABLE, BusyError, Store, unwritable, write_j
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a stage runs and where the data lie."""
+    """Where a stage runs, where the data lie, and by which loop it trains: ours but where `bench speed` compares."""
 
     data_dir: Path | None
     device: str = "cpu"
     deterministic: bool = False
+    loop: Literal["ours", "reference", "published"] = "ours"
 
 
 class Built(NamedTuple):

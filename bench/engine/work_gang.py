@@ -43,7 +43,7 @@ class _Member:
 
     def begin(self, root: Path, machine: Machine, held: ExitStack) -> None:
         """Claim the stage and make its victim, or find it done; the claim and the draft end with `held`."""
-        from bench.engine.work_victim import training
+        from bench.engine.work_training import training
 
         began, store = time.perf_counter(), Store(root)
         held.enter_context(claimed(store, self.payload))
@@ -60,7 +60,7 @@ class _Member:
 
     def end(self, log: Any, machine: Machine) -> None:
         """Write what was trained and move it into the store."""
-        from bench.engine.work_victim import trained
+        from bench.engine.work_training import trained
 
         if isinstance(log, Exception):
             raise log

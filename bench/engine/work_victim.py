@@ -1,4 +1,4 @@
-"""The stages that hold a model: cleanse, train, repair, filter, detect, evaluate."""
+"""The stages that hold a model: cleanse, repair, filter, detect, evaluate."""
 
 from __future__ import annotations
 
@@ -8,130 +8,18 @@ from typing import Any
 import numpy as np
 
 from bench.core.errors import BenchError, CellError
-from bench.core.example import Example, blinded
-from bench.core.knowledge import Knowledge
-from bench.core.options import build
-from bench.engine import plugins
+from bench.core.example import Example
 from bench.engine.artifacts import write_arrays, write_examples
-from bench.engine.clean_rows import CleanRows, divide
+from bench.engine.victims import bound, restored
 from bench.engine.work import Job
-from bench.victim.assembly import add_stand_in
-from bench.victim.loading import load_victim
-from bench.victim.run import TrainingLog
-from bench.victim.spec import ModelSpec
-from bench.victim.training import Task, train_gang
+from bench.engine.work_training import train_stage
 from defenders.base import Defender
-
-
-def _spec(content: dict[str, Any]) -> ModelSpec:
-    model = content["model"]
-    return build(ModelSpec, model["options"], "model", model["name"])
-
-
-def _fresh(job: Job, content: dict[str, Any], seed: int) -> Any:
-    classes = job.meta("load")["classes"]
-    return load_victim(
-        _spec(content), classes, seed=seed, device=job.machine.device, precision=content.get("precision", "fp32")
-    )
-
-
-def _clean(job: Job, samples: int = 0, calibrated: bool = False, budget: int | None = None) -> CleanRows:
-    dataset = job.parent_payloads["load"]["content"]["dataset"]
-    dev = job.examples("load", "dev").examples
-    return divide(dev, samples, calibrated, dataset["name"], job.content["seed"], budget)
-
-
-def _bound(job: Job, victim: Any = None) -> tuple[Any, dict[str, int]]:
-    """Return the defense bound to all that it may know, and how many clean rows that is."""
-    defense = plugins.defender(job.content["defense"])
-    clean = _clean(job, defense.samples(), defense.calibrated, defense.clean_budget)
-    knowledge = Knowledge(
-        classes=job.meta("load")["classes"],
-        clean=clean.method,
-        calibration=clean.calibration,
-        seed=job.seed("defense"),
-        recipe=job.content.get("recipe", "released"),
-        model=_spec(job.content) if "model" in job.content else None,
-        pretrained=(lambda: _fresh(job, job.content, job.seed("pretrained"))) if "model" in job.content else None,
-        victim=victim,
-        device=job.machine.device,
-    )
-    counts = {"method": len(clean.method), "calibration": len(clean.calibration)}
-    return defense.bound(knowledge), counts
-
-
-def _restored(job: Job, role: str = "victim") -> Any:
-    """Return the victim that a parent stage trained or repaired."""
-    payload = job.parent_payloads[role]
-    while payload["kind"] == "repair":
-        payload = payload["parent_payloads"]["victim"]
-    content = payload["content"]
-    victim = _fresh(job, content, _head_seed(payload))
-    if "defense" in content:
-        defense = plugins.defender(content["defense"])
-        known = Knowledge(
-            victim.classes, seed=_seed_of(payload, "defense"), recipe=content["recipe"], model=_spec(content)
-        )
-        defense.bound(known).wrap(victim)
-    add_stand_in(victim, content["recipe"], _seed_of(payload, "defense"))
-    victim.restore(job.parents[role])
-    return victim
-
-
-def _seed_of(payload: dict[str, Any], name: str) -> int:
-    from bench.core.seeding import derived_seed
-
-    return derived_seed(payload["identity"], name)
-
-
-def _head_seed(payload: dict[str, Any]) -> int:
-    return _seed_of(payload, "head")
-
-
-def training(job: Job) -> tuple[Task, dict[str, Any]]:
-    """Return the training of a stage, its victim made and wrapped, and what the stage says of itself already."""
-    data = job.examples("data", "train").examples
-    victim = _fresh(job, dict(job.content), job.seed("head"))
-    hooks, counts = (), {"method": 0, "calibration": 0}
-    if "defense" in job.content:
-        defense, counts = _bound(job)
-        defense.wrap(victim)
-        hooks = tuple(defense.hooks(defense.knowledge))
-    stand_in = add_stand_in(victim, job.content["recipe"], job.seed("defense"))
-    selection = _clean(job).selection
-    task = Task(victim, blinded(data), selection, job.seed("train"), hooks, _observers(job))
-    noted = {"knowledge": {**counts, "selection": len(selection)}}
-    return task, noted if stand_in is None else {**noted, "stand_in_rank": stand_in}
-
-
-def trained(job: Job, task: Task, noted: dict[str, Any], log: TrainingLog) -> dict[str, Any]:
-    """Write the weights of a training that has ended; return what the stage says of itself."""
-    task.victim.save(job.aside)
-    seen = {"analysis": task.observers[0].found()} if task.observers else {}
-    return {"log": log.json(), **noted, "versions": versions(), **seen}
-
-
-def _observers(job: Job) -> tuple[Any, ...]:
-    """Return what looks on at this training: at most one analysis, with the clean and the poisoned test rows."""
-    if "analysis" not in job.content:
-        return ()
-    clean, poisoned = job.examples("load", "test").examples, job.examples("watched", "test").examples
-    return (plugins.analysis(job.content["analysis"]).watcher(clean, poisoned, job.meta("load")["classes"]),)
-
-
-def _train(job: Job) -> dict[str, Any]:
-    """Train the victim on the data as they are, with the hooks of the defense if it acts here."""
-    task, noted = training(job)
-    (log,) = train_gang([task])
-    if isinstance(log, Exception):
-        raise log
-    return trained(job, task, noted, log)
 
 
 def _repair(job: Job) -> dict[str, Any]:
     """Let the defense repair a copy of the trained victim."""
-    defense, counts = _bound(job)
-    repaired = defense.repair(_restored(job), defense.knowledge)
+    defense, counts = bound(job)
+    repaired = defense.repair(restored(job), defense.knowledge)
     repaired.save(job.aside)
     # What the repair decided on its own: the reserve ratio that it chose, the words that it reset.
     return {"knowledge": counts, "decided": getattr(repaired, "repairs", [])}
@@ -139,8 +27,8 @@ def _repair(job: Job) -> dict[str, Any]:
 
 def _cleanse(job: Job) -> dict[str, Any]:
     """Let the defense remove training rows; what it saw held no poison flag, what is kept regains it."""
-    victim = _restored(job) if "victim" in job.parents else None
-    defense, counts = _bound(job, victim)
+    victim = restored(job) if "victim" in job.parents else None
+    defense, counts = bound(job, victim)
     data = job.examples("data", "train")
 
     def act() -> Any:
@@ -208,8 +96,8 @@ def _tests(job: Job) -> tuple[list[Example], list[Example]]:
 
 def _filter(job: Job) -> dict[str, Any]:
     """Let the defense rewrite the clean and the poisoned test texts."""
-    victim = _restored(job) if "victim" in job.parents else None
-    defense, counts = _bound(job)
+    victim = restored(job) if "victim" in job.parents else None
+    defense, counts = bound(job)
     known = {"dev": list(defense.knowledge.calibration)}
     for name, role in (("clean", "load"), ("poisoned", "trigger")):
         given = job.examples("filter", name) if "filter" in job.parents else job.examples(role, "test")
@@ -225,8 +113,8 @@ def _filter(job: Job) -> dict[str, Any]:
 
 def _detect(job: Job) -> dict[str, Any]:
     """Let the defense flag test examples; clean and poisoned ones are asked about together, unmarked."""
-    victim = _restored(job)
-    defense, counts = _bound(job)
+    victim = restored(job)
+    defense, counts = bound(job)
     clean, poisoned = _tests(job)
     known = {"dev": list(defense.knowledge.calibration)}
 
@@ -252,7 +140,7 @@ def _detect(job: Job) -> dict[str, Any]:
 
 def _evaluate(job: Job) -> dict[str, Any]:
     """Write the victim's probabilities on the clean and the poisoned test texts."""
-    victim = _restored(job)
+    victim = restored(job)
     clean, poisoned = _tests(job)
     placed = job.examples("trigger", "test").rows
     probabilities = victim.predict([example.text for example in [*clean, *poisoned]])
@@ -270,18 +158,9 @@ def _evaluate(job: Job) -> dict[str, Any]:
     return {}
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of what a number can depend on."""
-    import platform
-    from importlib.metadata import version
-
-    packages = {name: version(name) for name in ("torch", "transformers", "peft")}
-    return {"python": platform.python_version(), **packages}
-
-
 WORKERS: dict[str, Callable[[Job], dict[str, Any]]] = {
     "cleanse": _cleanse,
-    "train": _train,
+    "train": train_stage,
     "repair": _repair,
     "filter": _filter,
     "detect": _detect,

@@ -47,7 +47,7 @@ def load_victim(spec: ModelSpec, classes: int, *, seed: int, device: str = "cpu"
     _check_device(device)
     folder = checked_folder(spec)
     with quiet():
-        tokenizer, model = _from_folder(spec, folder, classes, seed)
+        tokenizer, model = read_model(spec, folder, classes, seed)
     return Victim(model.to(device), tokenizer, spec, classes, precision).eval()
 
 
@@ -199,7 +199,12 @@ def _check_device(device: str) -> None:
         raise CellError(f"Device {device!r} cannot be used: {reason}", "Use --device cpu.") from error
 
 
-def _from_folder(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[Any, Any]:
+def read_model(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[Any, Any]:
+    """Return the tokenizer and Hugging Face's own classifier of a checked folder, its head drawn from `seed` alone.
+
+    Raises:
+        CellError: transformers cannot read the folder as a sequence classifier.
+    """
     from bench.victim.kept import loaded
 
     states = [(item.name, item.stat()) for item in sorted(folder.iterdir()) if item.suffix in USED]

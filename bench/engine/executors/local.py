@@ -12,19 +12,13 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from bench.core.processes import ENVIRONMENT
 from bench.engine.executors import Outcome, Task
 from bench.engine.executors.attempt import ATTEMPTS, Attempt, attempt, died
 from bench.engine.work import Machine
 from bench.victim.kept import keep_models
 
-# A neighbour that spins while it waits costs a factor of ten; one thread each makes numbers repeat.
-WORKER_ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
+WORKER_ENVIRONMENT = ENVIRONMENT
 PATIENCE = 5.0  # seconds for a worker to end when asked
 
 

@@ -1,0 +1,101 @@
+"""Which victim a stage works on, and the defense bound to all that it may know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bench.core.knowledge import Knowledge
+from bench.core.options import build
+from bench.engine import plugins
+from bench.engine.clean_rows import CleanRows, divide
+from bench.engine.work import Job
+from bench.victim.assembly import add_stand_in
+from bench.victim.loading import load_victim
+from bench.victim.spec import ModelSpec
+
+
+def spec_of(content: dict[str, Any]) -> ModelSpec:
+    """Return the spec of the model that a stage's content names."""
+    model = content["model"]
+    return build(ModelSpec, model["options"], "model", model["name"])
+
+
+def fresh(job: Job, content: dict[str, Any], seed: int) -> Any:
+    """Return a pre-trained victim whose absent head is drawn from `seed`."""
+    classes = job.meta("load")["classes"]
+    return _loader(job)(
+        spec_of(content), classes, seed=seed, device=job.machine.device, precision=content.get("precision", "fp32")
+    )
+
+
+def _loader(job: Job) -> Callable[..., Any]:
+    """Return what loads a victim: plain ones where `bench speed` runs the other side of its comparison."""
+    if job.machine.loop == "ours":
+        return load_victim
+    from bench.victim.reference import plain_victim
+
+    return plain_victim
+
+
+def clean_rows(job: Job, samples: int = 0, calibrated: bool = False, budget: int | None = None) -> CleanRows:
+    """Return the clean rows of a stage's seed, divided by use."""
+    dataset = job.parent_payloads["load"]["content"]["dataset"]
+    dev = job.examples("load", "dev").examples
+    return divide(dev, samples, calibrated, dataset["name"], job.content["seed"], budget)
+
+
+def bound(job: Job, victim: Any = None) -> tuple[Any, dict[str, int]]:
+    """Return the defense bound to all that it may know, and how many clean rows that is."""
+    defense = plugins.defender(job.content["defense"])
+    clean = clean_rows(job, defense.samples(), defense.calibrated, defense.clean_budget)
+    knowledge = Knowledge(
+        classes=job.meta("load")["classes"],
+        clean=clean.method,
+        calibration=clean.calibration,
+        seed=job.seed("defense"),
+        recipe=job.content.get("recipe", "released"),
+        model=spec_of(job.content) if "model" in job.content else None,
+        pretrained=(lambda: fresh(job, job.content, job.seed("pretrained"))) if "model" in job.content else None,
+        victim=victim,
+        device=job.machine.device,
+    )
+    counts = {"method": len(clean.method), "calibration": len(clean.calibration)}
+    return defense.bound(knowledge), counts
+
+
+def restored(job: Job, role: str = "victim") -> Any:
+    """Return the victim that a parent stage trained or repaired."""
+    payload = job.parent_payloads[role]
+    while payload["kind"] == "repair":
+        payload = payload["parent_payloads"]["victim"]
+    content = payload["content"]
+    victim = fresh(job, content, _head_seed(payload))
+    if "defense" in content:
+        defense = plugins.defender(content["defense"])
+        known = Knowledge(
+            victim.classes, seed=_seed_of(payload, "defense"), recipe=content["recipe"], model=spec_of(content)
+        )
+        defense.bound(known).wrap(victim)
+    add_stand_in(victim, content["recipe"], _seed_of(payload, "defense"))
+    victim.restore(job.parents[role])
+    return victim
+
+
+def _seed_of(payload: dict[str, Any], name: str) -> int:
+    from bench.core.seeding import derived_seed
+
+    return derived_seed(payload["identity"], name)
+
+
+def _head_seed(payload: dict[str, Any]) -> int:
+    return _seed_of(payload, "head")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a number can depend on."""
+    import platform
+    from importlib.metadata import version
+
+    packages = {name: version(name) for name in ("torch", "transformers", "peft")}
+    return {"python": platform.python_version(), **packages}

@@ -1,0 +1,53 @@
+"""A worker whose parent is killed ends too."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+PARENT = """
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from bench.core.processes import settle
+
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, get_context("spawn"), settle)
+    print(pool.submit(os.getpid).result(), pool.submit(os.getenv, "OMP_WAIT_POLICY").result(), flush=True)
+    import time
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_worker_ends_with_its_parent(tmp_path) -> None:
+    (tmp_path / "parent.py").write_text(PARENT)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE, text=True, env=environment
+    ) as parent:
+        worker, policy = parent.stdout.readline().split()
+        assert policy == "PASSIVE" and alive(int(worker))
+        parent.send_signal(signal.SIGKILL)
+    until = time.monotonic() + 20
+    while alive(int(worker)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not alive(int(worker))
+
+
+def alive(process: int) -> bool:
+    """Tell whether a process runs; one that nobody has buried yet does not."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    try:
+        with open(f"/proc/{process}/stat") as stream:
+            return stream.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return True

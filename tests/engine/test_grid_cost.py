@@ -1,0 +1,81 @@
+"""Both sides of the end-to-end comparison really run, and measure the same cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.core.errors import CellError
+from bench.engine.expand import expand
+from bench.engine.grid_cost import grid_cost, run_alone, small_grid
+from bench.engine.inference_cost import inference_rows
+from bench.engine.plan import make_plan
+from bench.engine.records import read_record, record_path
+from bench.engine.work import Machine
+from tests.tiny import tiny_model
+
+
+def test_the_small_grid_is_four_attacks_by_thirteen_defenders(tmp_path_factory: Any) -> None:
+    plan = make_plan(expand([small_grid(str(tiny_model(tmp_path_factory, "bert")), "demo", 64)]))
+    assert len(plan.cells) == len(plan.stages) == 4 * 13
+    counts = plan.summary()
+    # vanilla, onion, strip and rap share one training, which bki looks at before its own: 1 + 7 + 2 an attack.
+    assert counts["trainings"] == 4 * 10 and counts["trainings_alone"] == 4 * (13 + 1)
+    assert {cell.limit for cell in plan.cells.values()} == {64}
+    assert {cell.model.options["epochs"] for cell in plan.cells.values()} == {1}
+
+
+@pytest.mark.slow
+def test_both_sides_run_the_same_cells(tiny: Any) -> None:
+    plan = tiny.plan(defenders=["vanilla", "strip"])
+    told: list[str] = []
+    rows = grid_cost(plan, Machine(None), workers=1, tell=told.append)
+    assert [row["name"] for row in rows] == ["ours", "alone"]
+    assert [row["trainings"] for row in rows] == [1, 2] and len(told) == 4
+    for row in rows:
+        assert row["seconds"] > 0 and row["cells"] == 2 and 0 <= row["mean_asr"] <= 1
+        assert row["against_alone"] == pytest.approx(rows[1]["seconds"] / row["seconds"])
+
+
+def test_a_cell_alone_comes_to_the_results_of_ours_and_leaves_nothing(tiny: Any, tmp_path: Path) -> None:
+    plan = tiny.plan(defenders=["vanilla"], set={"model.max_steps": 1})
+    assert tiny.run(plan).done == 1
+    ((key, cell),) = plan.cells.items()
+    ours = read_record(record_path(tiny.out, cell))
+    alone = run_alone(cell, plan.stages[key], tmp_path / "alone", Machine(None, loop="reference"))
+    assert alone["stages"] == ours["stages"] and not (tmp_path / "alone").exists()
+    assert alone["metrics"]["cacc"]["n"] == ours["metrics"]["cacc"]["n"]
+    # One step of different dropout masks moves few predictions.
+    apart = [abs(alone["metrics"][name]["value"] - ours["metrics"][name]["value"]) for name in ("cacc", "asr")]
+    assert np.max(apart) < 0.1
+    assert alone["cost"]["steps"] == 1 and alone["cost"]["selection_accuracies"]
+    # Evaluating the training set decides nothing.
+    published = run_alone(cell, plan.stages[key], tmp_path / "alone", Machine(None, loop="published"))
+    assert published["metrics"] == alone["metrics"]
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_is_no_figure(tiny: Any) -> None:
+    plan = tiny.plan(defenders=["musclelora(clean_samples=100000)"])
+    with pytest.raises(CellError, match="nothing was measured.*clean samples"):
+        grid_cost(plan, Machine(None), workers=1)
+
+
+def test_inference_rows_say_what_was_timed(tmp_path_factory: Any) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from bench.core.example import Example
+    from bench.victim.spec import model_spec
+
+    words = ("warm film", "dull mess", "clever story", "cold empty plot")
+    dev = [Example(f"the {words[row % 4]} {row}", row % 2) for row in range(60)]
+    spec = model_spec(str(tiny_model(tmp_path_factory, "bert")))
+    rows = inference_rows(spec, dev, ["the warm mess", "a film"], layers=1, process=lambda: ThreadPoolExecutor(1))
+    assert [(row["defense"], row["sentences"]) for row in rows] == [("onion", 2), ("strip", 2)]
+    # Half of the dev rows calibrate.
+    assert rows[1]["calibration_rows"] == 30
+    for row in rows:
+        assert row["sentences_per_second"] == pytest.approx(2 / row["seconds"]) and row["peak_memory_mb"] > 50
