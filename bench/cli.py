@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bench.commands.more import add_commands
 from bench.commands.narrowing import axes as _axes
 from bench.commands.narrowing import narrowed as _narrow
 from bench.core.errors import BenchError
@@ -275,6 +276,9 @@ def speed(
         return measure_speed(model, dataset, data, device, precision, steps, json_, _console())
 
     _guard(action, debug)
+
+
+add_commands(app, _guard)
 
 
 def main() -> None:

@@ -66,7 +66,7 @@ def _data(data: str | None) -> Iterator[tuple[bool, str, str, str]]:
     )
     for path, state in states:
         if state != "ok":
-            yield False, path, state, "fetch the published file again"
+            yield False, path, state, "python -m bench data fetch"
 
 
 def _models() -> Iterator[tuple[bool, str, str, str]]:
