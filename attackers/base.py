@@ -107,6 +107,14 @@ class Attacker(Options, PoisonerContract):
         """Return this attack with every option that it leaves to the recipe filled in."""
         return self
 
+    def place(self) -> dict[str, Any]:
+        """Return the options that say where a file of the user's lies: needed to run, no part of the identity."""
+        return {}
+
+    def pins(self) -> dict[str, str]:
+        """Return the sha256 of every file that this attack reads beside the data set's."""
+        return {}
+
     def bound(self, *, target_label: int, ratio: float, rule: str, seed: int, bank: Any = None) -> Attacker:
         """Return a copy set to one cell's target, ratio, label rule and seed, with its paraphrase bank.
 

@@ -55,3 +55,39 @@ def add_commands(app: typer.Typer, guard: Guard) -> None:
             return verify_data(data, datasets, Console(soft_wrap=True))
 
         guard(action, debug)
+
+    @data.command("paraphrase")
+    def paraphrase(
+        dataset: Annotated[str, typer.Option(help="a data set by name, a table file, a folder, or hub:ID")],
+        bank: Annotated[Path, typer.Option(help="the file to write, or to go on with")],
+        attack: Annotated[str, typer.Option(help="stylebkd or hiddenkiller")] = "stylebkd",
+        method: Annotated[str | None, typer.Option(help="strap, instruct or scpn; default by attack and model")] = None,
+        model: Annotated[str | None, typer.Option(help="a folder or hub id; default lievan/STYLE for stylebkd")] = None,
+        revision: Annotated[
+            str, typer.Option(help="commit of a hub id; default its newest, which the bank keeps")
+        ] = "",
+        style: Annotated[str, typer.Option(help="bible, shakespeare, twitter, lyrics or poetry")] = "bible",
+        instruction: Annotated[str | None, typer.Option(help="of method instruct; {text} is the sentence")] = None,
+        top_p: Annotated[float, typer.Option(help="nucleus; 0 takes the likeliest token always")] = 0.6,
+        temperature: Annotated[float, typer.Option(help="of the sampling")] = 1.0,
+        whole: Annotated[bool, typer.Option("--whole", help="texts as they are, not sentence by sentence")] = False,
+        splits: Annotated[str, typer.Option(help="which splits")] = "train,dev,test",
+        limit: Annotated[int | None, typer.Option(min=1, help="first N texts of each split")] = None,
+        batch: Annotated[int, typer.Option(min=1, help="sentences at once: what a crash can cost")] = 32,
+        seed: Annotated[int, typer.Option(min=0, help="of the draws")] = 0,
+        pickled: Annotated[bool, typer.Option("--pickled-weights", help="read pytorch_model.bin")] = False,
+        data: DataDir = None,
+        device: Annotated[str, typer.Option(help="auto, cpu, cuda:0 ...")] = "auto",
+        debug: Debug = False,
+    ) -> None:
+        """Make poison for any data set: a paraphrase of every text, in a bank that no crash loses."""
+
+        def action() -> int:
+            from bench.commands.paraphrase import Asked, paraphrase_data
+
+            split = "whole" if whole else "sentences"
+            places = (dataset, attack, bank, method, model, revision, style, instruction)
+            asked = Asked(*places, top_p, temperature, split, splits, limit, batch, seed, pickled)
+            return paraphrase_data(asked, data, device, Console(soft_wrap=True))
+
+        guard(action, debug)

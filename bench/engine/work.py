@@ -212,13 +212,18 @@ def _restored_custom(content: Mapping[str, Any]) -> Any:
 def _attacker(job: Job, ratio: float = 0.0, rule: str = "mix") -> Any:
     """Return the attack bound to this cell's target and to a seed that no other axis touches."""
     from bench.data import load_bank
+    from bench.data.generated import load_generated
 
     content = job.content
     attack = plugins.attacker(content["attack"])
     dataset = job.parent_payloads["load"]["content"]["dataset"]
     bank = None
     if attack.bank is not None:
-        bank = load_bank(restored_dataset(dataset), attack.bank, job.machine.data_dir, content["target_label"])
+        asked, target = (restored_dataset(dataset), attack.bank), content["target_label"]
+        if attack.bank_file is None:
+            bank = load_bank(*asked, job.machine.data_dir, target)
+        else:
+            bank = load_generated(*asked, Path(attack.bank_file), job.machine.data_dir, target, attack.bank_made_by)
     drawn_for = [dataset["name"], content["attack"]["name"], content["attack"]["options"]]
     who = digest(drawn_for, dataset["options"], content["target_label"], content["seed"])
     return attack.bound(
