@@ -16,7 +16,7 @@ from bench.data.spec import DEV, SPLITS, TEST, TRAIN, DatasetSpec
 
 BANKS = ("synbkd", "stylebkd")  # HiddenKiller's syntax, StyleBkd's Bible style
 PUBLISHED_TARGET = 1
-GENERATE = "Make a bank with `python -m bench data paraphrase`, and name it with the option bank_file."
+GENERATE = "Generate a bank with `python -m bench data paraphrase`, and name it with the option bank_file."
 
 
 @dataclass(frozen=True)

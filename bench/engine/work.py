@@ -226,9 +226,10 @@ def _attacker(job: Job, ratio: float = 0.0, rule: str = "mix") -> Any:
             bank = load_generated(*asked, Path(attack.bank_file), job.machine.data_dir, target, attack.bank_made_by)
     drawn_for = [dataset["name"], content["attack"]["name"], content["attack"]["options"]]
     who = digest(drawn_for, dataset["options"], content["target_label"], content["seed"])
-    return attack.bound(
+    bound = attack.bound(
         target_label=content["target_label"], ratio=ratio, rule=rule, seed=derived_seed(who, "poison"), bank=bank
     )
+    return bound.learned(job.examples("load", "train").examples) if attack.learns else bound
 
 
 def _poison(job: Job) -> dict[str, Any]:
