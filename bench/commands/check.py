@@ -15,6 +15,7 @@ from bench.engine.preflight import choose_device, data_folder, default_workers
 CORE = ("torch", "transformers", "peft", "datasets", "pandas", "nltk", "tabulate", "pydantic", "scikit-learn")
 OPTIONAL = {
     "umap-learn": "pip install 'openbackdoor-bench[cube]'",
+    "harper-py": "pip install 'openbackdoor-bench[stealth]'",
     "matplotlib": "pip install 'openbackdoor-bench[figures]'",
     "opendelta": "pip install --no-deps opendelta==0.3.2",
 }

@@ -1,4 +1,4 @@
-"""The commands `bench data ...`, as the command line takes them: parse and call."""
+"""The commands `bench data ...` and `bench stealth`, as the command line takes them: parse and call."""
 
 from __future__ import annotations
 
@@ -89,5 +89,28 @@ def add_commands(app: typer.Typer, guard: Guard) -> None:
             places = (dataset, attack, bank, method, model, revision, style, instruction)
             asked = Asked(*places, top_p, temperature, split, splits, limit, batch, seed, pickled)
             return paraphrase_data(asked, data, device, Console(soft_wrap=True))
+
+        guard(action, debug)
+
+    @app.command("stealth")
+    def stealth(
+        dataset: Annotated[str, typer.Option(help="a data set by name, a table file, a folder, or hub:ID")] = "demo",
+        attacks: Annotated[str | None, typer.Option(help="comma-separated; default all of them")] = None,
+        rows: Annotated[int, typer.Option(min=1, help="test rows measured at most")] = 200,
+        lm: Annotated[str, typer.Option(help="language model: local, a folder, or ID@COMMIT of the hub")] = "local",
+        target_label: Annotated[int, typer.Option(min=0, help="rows of this label are not poisoned")] = 1,
+        seed: Annotated[int, typer.Option(min=0, help="of triggers, rows and the local model")] = 0,
+        data: DataDir = None,
+        device: Annotated[str, typer.Option(help="auto, cpu, cuda:0 ...")] = "auto",
+        out: Annotated[Path | None, typer.Option(help="also write the table to this file")] = None,
+        debug: Debug = False,
+    ) -> None:
+        """Measure how well the poison hides: perplexity, errors, similarity, trigger length; a table per attack."""
+
+        def action() -> int:
+            from bench.commands.stealth import show_stealth
+
+            console = Console(soft_wrap=True)
+            return show_stealth(dataset, attacks, rows, lm, seed, target_label, data, device, out, console)
 
         guard(action, debug)
