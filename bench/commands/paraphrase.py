@@ -66,6 +66,7 @@ def paraphrase_data(asked: Asked, data: str | None, device: str, console: Consol
     spec = dataset_spec(asked.dataset)
     texts = texts_of(spec, data_folder(data), splits, asked.limit)
     made_by, load = _maker(asked, choose_device(device)[0])
+    paraphraser = None if asked.bank.exists() else load()  # one that cannot be had leaves no bank behind
     with open_bank(asked.bank, made_by) as journal:
         if journal.content.torn:
             _say(console, f"cut off a half-written end of {journal.content.torn} bytes")
@@ -77,7 +78,7 @@ def paraphrase_data(asked: Asked, data: str | None, device: str, console: Consol
             f"{len(units) - len(pending)} in the bank, {len(pending)} to paraphrase",
         )
         if pending:
-            paraphraser = load()
+            paraphraser = paraphraser or load()
             started = last = time.monotonic()
 
             def report(step: Step) -> None:

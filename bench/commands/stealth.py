@@ -88,7 +88,7 @@ def _pairs(
         if place is None:
             bank = load_bank(spec, attack.bank, folder, target)
         else:
-            bank = load_generated(spec, attack.bank, Path(place), folder, target)
+            bank = load_generated(spec, Path(place), folder, target)
     bound = attack.for_recipe("released").bound(
         target_label=target, ratio=0.1, rule="mix", seed=derived_seed(seed, "stealth"), bank=bank
     )

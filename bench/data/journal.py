@@ -191,25 +191,30 @@ def open_bank(path: Path, made_by: Mapping[str, Any]) -> Iterator[Journal]:
         raise RequestError(f"--bank {path} is a folder or a device.", "Name a file.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as stream:
-            _lock(path, stream)
-            header = {"bank": FORMAT, "made_by": made_by}
-            if _line(header)[:-1].startswith(path.read_bytes()):  # empty, or killed within its first line
-                os.ftruncate(stream.fileno(), 0)
-                journal = Journal(path, stream, Content(made_by=made_by))
-                journal.append([header])
-                _flush_folder(path.parent)
-            else:
-                content = read_bank(path)
-                _check_same(path, content.made_by, made_by)
-                if content.torn:
-                    os.ftruncate(stream.fileno(), content.size)
-                journal = Journal(path, stream, content)
-            yield journal
+        stream = path.open("ab")
     except OSError as error:
         raise DataError(
             f"The paraphrase bank {path} cannot be opened: {error.strerror}.", "Name a file that can be written."
         ) from error
+    with stream:
+        _lock(path, stream)
+        yield _begun(path, stream, made_by)
+
+
+def _begun(path: Path, stream: IO[bytes], made_by: dict[str, Any]) -> Journal:
+    """Return the journal of a bank: a new one, or what is there less its half-written end."""
+    header = {"bank": FORMAT, "made_by": made_by}
+    if _line(header)[:-1].startswith(path.read_bytes()):  # empty, or killed within its first line
+        os.ftruncate(stream.fileno(), 0)
+        journal = Journal(path, stream, Content(made_by=made_by))
+        journal.append([header])
+        _flush_folder(path.parent)
+        return journal
+    content = read_bank(path)
+    _check_same(path, content.made_by, made_by)
+    if content.torn:
+        os.ftruncate(stream.fileno(), content.size)
+    return Journal(path, stream, content)
 
 
 def _check_same(path: Path, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

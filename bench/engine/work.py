@@ -219,11 +219,11 @@ def _attacker(job: Job, ratio: float = 0.0, rule: str = "mix") -> Any:
     dataset = job.parent_payloads["load"]["content"]["dataset"]
     bank = None
     if attack.bank is not None:
-        asked, target = (restored_dataset(dataset), attack.bank), content["target_label"]
+        asked, folder, target = restored_dataset(dataset), job.machine.data_dir, content["target_label"]
         if attack.bank_file is None:
-            bank = load_bank(*asked, job.machine.data_dir, target)
+            bank = load_bank(asked, attack.bank, folder, target)
         else:
-            bank = load_generated(*asked, Path(attack.bank_file), job.machine.data_dir, target, attack.bank_made_by)
+            bank = load_generated(asked, Path(attack.bank_file), folder, target, attack.bank_made_by)
     drawn_for = [dataset["name"], content["attack"]["name"], content["attack"]["options"]]
     who = digest(drawn_for, dataset["options"], content["target_label"], content["seed"])
     bound = attack.bound(

@@ -152,4 +152,10 @@ def test_scpn_without_openbackdoor_is_refused_with_the_way_to_get_it(tmp_path: P
 
     code, said = paraphrase("--dataset", "demo", "--bank", str(tmp_path / "b"), "--attack", "hiddenkiller")
     wanted = "OpenAttack" if installed("openbackdoor") else "The package openbackdoor is not installed."
-    assert code == 2 and wanted in said and "pip install" in said
+    assert code == 2 and wanted in said and "pip install" in said and not (tmp_path / "b").exists()
+
+
+def test_a_model_that_is_not_generative_makes_no_bank(tmp_path: Path, tiny: Tiny) -> None:  # noqa: F811
+    bank = tmp_path / "b"
+    code, said = paraphrase("--dataset", "demo", "--bank", str(bank), "--method", "instruct", "--model", tiny.model)
+    assert code == 2 and "is not generative: its weights lack" in said and not bank.exists()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.core.errors import CellError, DataError, RequestError
+from bench.core.example import Example
 from bench.data import dataset_spec, load_dataset
 from bench.data.generated import load_generated
 from bench.data.journal import Journal, entries_of, identity_digest, open_bank, read_bank
@@ -172,27 +173,28 @@ def test_a_generated_bank_serves_any_target_label(tmp_path: Path, target: int) -
     lost = next(example.text for example in data.test if example.label != target)
     with open_bank(tmp_path / "b", MADE_BY) as journal:
         fill(journal, texts, {lost})
-    bank = load_generated(spec, "stylebkd", tmp_path / "b", None, target)
-    assert bank.paraphrases("train", data.train[:5], data.rows["train"][:5]) == [
-        f"Yea, {e.text}" for e in data.train[:5]
-    ]
+    bank = load_generated(spec, tmp_path / "b", None, target)
+    first = [f"Yea, {example.text}" for example in data.train[:5]]
+    assert bank.paraphrases("train", data.train[:5], data.rows["train"][:5]) == first
     others = [(row, e.text) for row, e in zip(data.rows["test"], data.test, strict=True) if e.label != target]
     kept = [(row, f"Yea, {text}") for row, text in others if text != lost]
-    assert list(zip(bank.test_rows, bank.test_texts, strict=True)) == kept and len(kept) < len(others)
+    texts, rows = bank.poisoned_test()
+    assert list(zip(rows, texts, strict=True)) == kept and len(kept) < len(others)
+    with pytest.raises(RequestError, match="Did you mean 'train'"):
+        bank.paraphrases("trian", [], [])
 
 
-def test_a_bank_that_lacks_texts_says_how_many(tmp_path: Path) -> None:
+def test_a_bank_that_lacks_texts_says_how_many_and_serves_what_it_has(tmp_path: Path) -> None:
     spec = dataset_spec("demo")
     data = load_dataset(spec)
-    test = list(dict.fromkeys(example.text for example in data.test))
+    train = list(dict.fromkeys(example.text for example in data.train[:200]))
     with open_bank(tmp_path / "b", MADE_BY) as journal:
-        fill(journal, test[1:], set())
-    with pytest.raises(CellError, match=rf"lacks \d+ of the {len(data.test)} test texts of 'demo'. Go on with it"):
-        load_generated(spec, "stylebkd", tmp_path / "b", None, 1)
-    with open_bank(tmp_path / "b", MADE_BY) as journal:
-        fill(journal, test[:1], set())
-    bank = load_generated(spec, "stylebkd", tmp_path / "b", None, 1)
-    with pytest.raises(CellError, match="train texts of 'demo'.*bench data paraphrase"):
-        bank.paraphrases("train", data.train[:1], data.rows["train"][:1])
+        fill(journal, train, set())
+    bank = load_generated(spec, tmp_path / "b", None, 1)
+    assert None not in bank.paraphrases("train", data.train[:200], range(200))
+    with pytest.raises(CellError, match=r"lacks 1 of the 2 train texts of 'demo' .*bench data paraphrase"):
+        bank.paraphrases("train", [data.train[0], Example("never seen", 1)], [0, 1])
+    with pytest.raises(CellError, match=r"lacks \d+ of the \d+ test texts of 'demo' that are asked for. Go on with"):
+        bank.poisoned_test()
     with pytest.raises(CellError, match="another one than when this run was planned"):
-        load_generated(spec, "stylebkd", tmp_path / "b", None, 1, identity_digest({"method": "scpn"}))
+        load_generated(spec, tmp_path / "b", None, 1, identity_digest({"method": "scpn"}))
