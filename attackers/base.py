@@ -49,6 +49,7 @@ class Attacker(Options, PoisonerContract):
     version: ClassVar[int] = 1  # raise it when the text that this attack writes changes
     published_as: ClassVar[str | None] = None  # the folder of its published poison files
     bank: ClassVar[str | None] = None  # the paraphrase bank that this attack reads
+    learns: ClassVar[bool] = False  # whether its trigger comes from the clean training split, by `learned`
 
     def __new__(cls, *arguments: Any, **options: Any) -> Attacker:
         adopt_openbackdoor()
@@ -107,6 +108,14 @@ class Attacker(Options, PoisonerContract):
         """Return this attack with every option that it leaves to the recipe filled in."""
         return self
 
+    def place(self) -> dict[str, Any]:
+        """Return the options that say where a file of the user's lies: needed to run, no part of the identity."""
+        return {}
+
+    def pins(self) -> dict[str, str]:
+        """Return the sha256 of every file that this attack reads beside the data set's."""
+        return {}
+
     def bound(self, *, target_label: int, ratio: float, rule: str, seed: int, bank: Any = None) -> Attacker:
         """Return a copy set to one cell's target, ratio, label rule and seed, with its paraphrase bank.
 
@@ -119,6 +128,10 @@ class Attacker(Options, PoisonerContract):
         clone._place(target_label, ratio, rule, seed)
         object.__setattr__(clone, "_bank", bank)
         return clone
+
+    def learned(self, training: Sequence[Example]) -> Attacker:
+        """Return this bound attack with what it takes from the clean training split; asked only where it `learns`."""
+        return self
 
     def trigger(self, text: str, rng: random.Random) -> str:
         """Return the poisoned version of one text."""
@@ -187,6 +200,11 @@ class Attacker(Options, PoisonerContract):
         Raises:
             RequestError: another mode.
         """
+        if self.learns and "train" in data:
+            return self.learned([Example(*row) for row in data["train"]])._called(data, mode)
+        return self._called(data, mode)
+
+    def _called(self, data: dict[str, Sequence[tuple]], mode: str) -> dict[str, list]:
         if mode == "train":
             dev = list(data["dev"])
             train = self.poison_training([Example(*row) for row in data["train"]]).examples

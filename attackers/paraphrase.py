@@ -4,18 +4,67 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from attackers.base import Attacker, Split
 from attackers.selection import Poisoned
-from bench.core.errors import CellError
+from bench.core.errors import CellError, DataError, RequestError
 from bench.core.example import Example
+from bench.core.options import Text, added
 
 
 @dataclass(frozen=True)
 class ParaphraseAttacker(Attacker):
-    """An attack whose trigger is the wording of the whole text, taken from its bank."""
+    """An attack whose trigger is the wording of the whole text, taken from its bank: the published one, or a file that
+    `bench data paraphrase` made, which serves any data set and target label.
+
+    Raises:
+        RequestError: a file beside the published poison, or a digest without a file.
+    """
+
+    bank_file: Text | None = added(None)
+    bank_made_by: Text | None = added(None)  # digest of the file's paraphraser, filled in when the run is planned
+
+    def _validate(self) -> None:
+        super()._validate()
+        if self.bank_made_by and not self.bank_file:
+            raise RequestError(f"{self.name}.bank_made_by is set without bank_file.", "Leave it out.")
+        if self.bank_file and self.poison_file == "published":
+            raise RequestError(f"{self.name} has both a bank_file and the published poison file.", "Choose one.")
+
+    def for_recipe(self, recipe: str) -> ParaphraseAttacker:
+        """Return this attack with the digest of its bank's paraphraser; a bank that cannot be read fails its cells."""
+        if self.bank_file is None or self.bank_made_by is not None:
+            return self
+        from bench.data.journal import identity_digest, read_bank
+
+        try:
+            found = identity_digest(read_bank(Path(self.bank_file)).made_by)
+        except DataError:
+            found = f"not readable: {Path(self.bank_file).name}"
+        return replace(self, bank_made_by=found)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the options; of a bank its paraphraser, not the place of the file."""
+        content = super().identity()
+        content.pop("bank_file", None)
+        return content
+
+    def place(self) -> dict[str, Any]:
+        """Return where the bank lies, as options."""
+        return {} if self.bank_file is None else {"bank_file": self.bank_file}
+
+    def pins(self) -> dict[str, str]:
+        """Return the sha256 of the bank."""
+        from bench.data.files import sha256
+
+        try:
+            there = self.bank_file is not None and Path(self.bank_file).is_file()
+            return {"bank": sha256(Path(self.bank_file).read_bytes())} if there else {}
+        except OSError:
+            return {}  # its cells fail, with the reason
 
     def source(self) -> Any:
         """Return the bank that this attack was bound to.

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from bench.commands.guard import guard as _guard
+from bench.commands.more import add_commands
 from bench.commands.narrowing import axes as _axes
 from bench.commands.narrowing import narrowed as _narrow
 
@@ -281,6 +282,9 @@ def speed(
 
     locals_ = dict(locals())
     _guard(action, debug)
+
+
+add_commands(app, _guard)
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""Analyses of poison and of trained victims: they read what the suite makes, and change nothing."""

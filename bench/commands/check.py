@@ -15,6 +15,7 @@ from bench.engine.preflight import choose_device, data_folder, default_workers
 CORE = ("torch", "transformers", "peft", "datasets", "pandas", "nltk", "tabulate", "pydantic", "scikit-learn")
 OPTIONAL = {
     "umap-learn": "pip install 'openbackdoor-bench[cube]'",
+    "harper-py": "pip install 'openbackdoor-bench[stealth]'",
     "matplotlib": "pip install 'openbackdoor-bench[figures]'",
     "opendelta": "pip install --no-deps opendelta==0.3.2",
 }
@@ -66,7 +67,7 @@ def _data(data: str | None) -> Iterator[tuple[bool, str, str, str]]:
     )
     for path, state in states:
         if state != "ok":
-            yield False, path, state, "fetch the published file again"
+            yield False, path, state, "python -m bench data fetch"
 
 
 def _models() -> Iterator[tuple[bool, str, str, str]]:

@@ -16,7 +16,7 @@ from bench.data.spec import DEV, SPLITS, TEST, TRAIN, DatasetSpec
 
 BANKS = ("synbkd", "stylebkd")  # HiddenKiller's syntax, StyleBkd's Bible style
 PUBLISHED_TARGET = 1
-GENERATE = "Generate a bank for this data set with a paraphraser of your own."
+GENERATE = "Generate a bank with `python -m bench data paraphrase`, and name it with the option bank_file."
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,14 @@ def verify(data_dir: Path) -> list[tuple[str, str]]:
     for spec in _published():
         pins.update(spec.pins)
         originals.update(spec.originals)
-    return [(path, _state(Path(data_dir) / path, pins[path], originals.get(path))) for path in sorted(pins)]
+    return [(path, state_of(Path(data_dir) / path, pins[path], originals.get(path))) for path in sorted(pins)]
 
 
-def _state(path: Path, pin: str, original: str | None) -> str:
+def state_of(path: Path, pin: str, original: str | None) -> str:
+    """Return whether a file is "ok" (its sha256 is the pin, or its git blob id the original's), "missing" or "altered".
+
+    A file that cannot be read counts as missing.
+    """
     try:
         content = path.read_bytes()
     except OSError:

@@ -96,13 +96,16 @@ def part_of(family: Family, plugin: Any, name: str) -> Part:
     """Return the part that stands for a constructed plug-in."""
     own = registry.own_plugins(family)
     source = "" if own.get(plugin.name) is type(plugin) else name
+    if family is ATTACKERS:
+        return Part(plugin.name, plugin.identity(), source, plugin.version, plugin.pins(), plugin.place())
     return Part(plugin.name, plugin.identity(), source, plugin.version)
 
 
 def restore(family: Family, part: Part | Mapping[str, Any]) -> Any:
     """Return the plug-in that a part, or its JSON, stands for."""
-    content = part.json() if isinstance(part, Part) else part
-    return construct(family, content.get("source") or content["name"], content["options"])
+    content = part.payload() if isinstance(part, Part) else part
+    options = {**content["options"], **content.get("place", {})}
+    return construct(family, content.get("source") or content["name"], options)
 
 
 def attacker(part: Part | Mapping[str, Any]) -> Any:

@@ -213,18 +213,24 @@ def _restored_custom(content: Mapping[str, Any]) -> Any:
 def _attacker(job: Job, ratio: float = 0.0, rule: str = "mix") -> Any:
     """Return the attack bound to this cell's target and to a seed that no other axis touches."""
     from bench.data import load_bank
+    from bench.data.generated import load_generated
 
     content = job.content
     attack = plugins.attacker(content["attack"])
     dataset = job.parent_payloads["load"]["content"]["dataset"]
     bank = None
     if attack.bank is not None:
-        bank = load_bank(restored_dataset(dataset), attack.bank, job.machine.data_dir, content["target_label"])
+        asked, folder, target = restored_dataset(dataset), job.machine.data_dir, content["target_label"]
+        if attack.bank_file is None:
+            bank = load_bank(asked, attack.bank, folder, target)
+        else:
+            bank = load_generated(asked, Path(attack.bank_file), folder, target, attack.bank_made_by)
     drawn_for = [dataset["name"], content["attack"]["name"], content["attack"]["options"]]
     who = digest(drawn_for, dataset["options"], content["target_label"], content["seed"])
-    return attack.bound(
+    bound = attack.bound(
         target_label=content["target_label"], ratio=ratio, rule=rule, seed=derived_seed(who, "poison"), bank=bank
     )
+    return bound.learned(job.examples("load", "train").examples) if attack.learns else bound
 
 
 def _poison(job: Job) -> dict[str, Any]:

@@ -180,7 +180,7 @@ def language_model(
         absent = sorted(loading["missing_keys"])[0]
         raise CellError(f"Language model {name!r} is not generative: its weights lack {absent}.", remedy)
     model = model.to(device).eval()
-    _check_causal(model, len(tokenizer), name, remedy)
+    check_causal(model, len(tokenizer), name, remedy)
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     limit = getattr(model.config, "max_position_embeddings", None) or 1024
 
@@ -190,8 +190,12 @@ def language_model(
     return LanguageModel(model, encode, first if start_token else None, limit, model.device, packs=can_pack(model))
 
 
-def _check_causal(model: Any, vocabulary: int, name: str, remedy: str) -> None:
-    """Raise CellError when a later token changes what is predicted before it, as it does in masked models."""
+def check_causal(model: Any, vocabulary: int, name: str, remedy: str) -> None:
+    """Check that no later token changes what is predicted before it, as it does in masked models.
+
+    Raises:
+        CellError: one does.
+    """
     ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 5]], device=model.device) % vocabulary
     with torch.inference_mode():
         logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, :-1]
