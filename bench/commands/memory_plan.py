@@ -127,9 +127,16 @@ def memory_of(training: Training, length: int | None = None) -> Memory | None:
 
 
 def _trainings(plan: Plan) -> Iterator[Training]:
+    """Yield the trainings that differ in model, defense, recipe or precision: data sets and seeds change no memory."""
+    seen = set()
     for stage in plan.unique():
         if stage.kind == "train":
-            yield _training(stage)
+            content = stage.content
+            defense = content["defense"].identity if "defense" in content else None
+            kind = (content["model"].identity, defense, content["recipe"], content["precision"])
+            if kind not in seen:
+                seen.add(kind)
+                yield _training(stage)
 
 
 def _training(stage: Stage) -> Training:

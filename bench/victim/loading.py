@@ -251,7 +251,7 @@ def _read(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[Any, 
     if spec.family == "decoder":
         plain_head(model)
     if spec.head == "paper":
-        absent |= insert_two_layer_head(model, classes)
+        absent = (absent - {"score.weight"}) | insert_two_layer_head(model, classes)  # that one is gone
     return tokenizer, model, absent
 
 

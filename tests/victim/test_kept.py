@@ -51,3 +51,22 @@ def test_it_is_not_read_again_until_its_files_change(
     (folder / "config.json").touch()
     tiny_victim(tmp_path_factory, "bert")
     assert len(reads) == 2
+
+
+def test_a_decoder_with_the_papers_head_is_kept_and_another_spec_is_not_served_by_it(
+    tmp_path_factory: pytest.TempPathFactory, keeping: None
+) -> None:
+    def made(**options: str | bool) -> torch.nn.Module:
+        from bench.victim.loading import load_victim
+        from bench.victim.spec import model_spec
+
+        spec = model_spec(str(tiny_model(tmp_path_factory, "llama")), options)
+        return load_victim(spec, 2, seed=0, precision="bf16").model
+
+    made()
+    first = kept._last
+    made()
+    assert first is not None and kept._last is first  # kept, and served again
+    assert isinstance(made(head="plain").score, torch.nn.Linear)
+    assert made(weights="bf16").model.norm.weight.dtype == torch.bfloat16
+    assert made(checkpointing=True).is_gradient_checkpointing and not made().is_gradient_checkpointing
