@@ -166,8 +166,8 @@ def _run(
             if not free:
                 raise RequestError(f"`bench clean` is at work in {out}.", "Wait until it is done.")
             executor = _executor(request, out, machine, devices, len(todo.stages))
-            progress.write_request(out, request.grid, request.changes)
             try:
+                progress.write_request(out, request.grid, request.changes)
                 with stopping(runner, console):
                     return runner.run(executor, todo)
             finally:
