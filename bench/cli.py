@@ -136,7 +136,7 @@ def status(
         from bench.commands.run import folder_of
         from bench.commands.status import show_status
 
-        return show_status(folder_of(grid, out), data, _console())
+        return show_status(folder_of(grid, out), grid, data, _console())
 
     _guard(action, debug)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from rich.console import Console
@@ -17,8 +18,13 @@ def clean_folder(out: Path, yes: bool, everything: bool, console: Console) -> in
     Raises:
         RequestError: nothing has been run into the folder, or a run is at work in it.
     """
-    plan = plan_into(out, None)
-    with run_claim(out, shared=False) as alone:
+    plan, claim = plan_into(out, None), run_claim(out, shared=False)
+    try:
+        alone = claim.take()
+    except OSError as error:
+        raise RequestError(f"{out} cannot be written: {error.strerror}.", "Make it writable.") from None
+    with contextlib.ExitStack() as held:
+        held.callback(claim.drop)
         if not alone:
             raise RequestError(f"A run is at work in {out}.", "Wait until it is done, or stop it.")
         found = freeable(out, plan)

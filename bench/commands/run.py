@@ -157,7 +157,6 @@ def _run(
         if hopeless is not None:
             raise RequestError(hopeless.problem, hopeless.remedy)
         preflight.check_folder(out)
-        progress.write_request(out, request.grid, request.changes)
         if away:
             plan = Plan(plan.cells, _without(plan.stages, away), {**plan.impossible, **away})
             runner = Runner(plan, out, environment, **settings)
@@ -168,6 +167,7 @@ def _run(
                 raise RequestError(f"`bench clean` is at work in {out}.", "Wait until it is done.")
             executor = _executor(request, out, machine, devices, len(todo.stages))
             try:
+                progress.write_request(out, request.grid, request.changes)
                 with stopping(runner, console):
                     return runner.run(executor, todo)
             finally:

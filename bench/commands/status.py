@@ -19,19 +19,19 @@ from bench.engine.progress import Progress, look, read_requests
 SHOWN = 16  # running stages named one by one
 
 
-def show_status(out: Path, data: str | None, console: Console) -> int:
-    """Print what is done, running, failed and left of everything that was asked for into a folder."""
-    _print(look(plan_into(out, data), out), console)
+def show_status(out: Path, grid: str | None, data: str | None, console: Console) -> int:
+    """Print what is done, running, failed and left of everything that was asked for into a folder, else of a grid."""
+    _print(look(plan_into(out, data, grid), out), console)
     return 0
 
 
-def plan_into(out: Path, data: str | None) -> Plan:
-    """Return the plan of everything that was asked for into a folder.
+def plan_into(out: Path, data: str | None, grid: str | None = None) -> Plan:
+    """Return the plan of everything that was asked for into a folder, of `grid` where that is not known.
 
     Raises:
         RequestError: nothing has been run into the folder, or a grid file is not there any more.
     """
-    requests = read_requests(out)
+    requests = read_requests(out) or ([{"grid": grid, "changes": {}}] if grid is not None else [])
     if not requests:
         raise RequestError(f"Nothing has been run into {out}.", "Run a grid first, or name its folder with --out.")
     cells = Expanded()

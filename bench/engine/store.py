@@ -240,7 +240,7 @@ class Store:
 
     def release(self, key: str) -> int:
         """Delete the weights of a stage, keep the rest; return the bytes freed, 0 while another process uses it."""
-        with self.claim(key) as free:
+        with self.claim(key) as free:  # so that nobody who reads them loses them
             manifest, path = self.manifest(key), self.folder(key) / WEIGHTS_FILE
             if not free or manifest is None or WEIGHTS_FILE not in manifest["files"]:
                 return 0

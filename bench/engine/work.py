@@ -118,11 +118,13 @@ def manifest_of(payload: Mapping[str, Any], machine: Machine, seconds: float) ->
 def claimed(store: Store, payload: Mapping[str, Any]) -> Iterator[None]:
     """Hold the claim on a stage, and keep the weights of its parents from being released meanwhile."""
     with contextlib.ExitStack() as held:
-        if not held.enter_context(store.claim(payload["key"])):
+        with writing(store):
+            free = held.enter_context(store.claim(payload["key"]))
+            for role, key in payload["parents"].items():
+                if payload["parent_payloads"][role]["kind"] in WEIGHTS:
+                    held.enter_context(store.claim(key, shared=True))
+        if not free:
             raise BusyError(f"Stage {payload['key']} is being built by another worker.", "Wait for it.")
-        for role, key in payload["parents"].items():
-            if payload["parent_payloads"][role]["kind"] in WEIGHTS:
-                held.enter_context(store.claim(key, shared=True))
         yield
 
 

@@ -94,3 +94,11 @@ def test_without_slurm_the_engine_says_so(tmp_path: Path, monkeypatch: pytest.Mo
         SlurmExecutor(tmp_path / "store", Machine(None))
     with pytest.raises(RequestError, match="--slurm"):
         SlurmExecutor(tmp_path / "store", Machine(None), settings={"cluster": "local", "partitoin": "gpu"})
+
+
+def test_a_ray_cluster_that_does_not_answer_is_an_error_at_once(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    from bench.engine.executors.ray import RayExecutor
+
+    with pytest.raises(RequestError, match="Ray cannot be used at 127.0.0.1:1: .*refused"):
+        RayExecutor(tmp_path / "store", Machine(None), address="127.0.0.1:1")

@@ -104,7 +104,7 @@ def test_after_all_is_freed_the_records_of_a_finished_run_can_be_made_again(tmp_
 def test_clean_waits_for_a_run_and_status_needs_one(tmp_path: Path) -> None:
     console = Console(file=io.StringIO())
     with pytest.raises(RequestError, match="Nothing has been run into"):
-        show_status(tmp_path / "nowhere", None, console)
+        show_status(tmp_path / "nowhere", None, None, console)
     write_request(tmp_path, "demo", {"seeds": (0,)})
     write_request(tmp_path, "demo", {"seeds": (0,)})
     assert read_requests(tmp_path) == [{"grid": "demo", "changes": {"seeds": [0]}}]

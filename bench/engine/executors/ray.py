@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from bench.engine.executors.attempt import ATTEMPTS, Attempt, attempt, died
 from bench.engine.executors.local import WORKER_ENVIRONMENT
 from bench.engine.work import Machine
 from bench.victim.kept import keep_models
+
+REACH = 10.0  # seconds for the head of a cluster to answer
 
 
 class _Worker:
@@ -77,8 +80,9 @@ class RayExecutor:
         if not address:
             settings |= {"num_cpus": workers, "include_dashboard": False}
         try:
+            _answers(address)
             self.ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise RequestError(
                 f"Ray cannot be used at {address or 'this machine'}: {reason}",
@@ -128,6 +132,13 @@ class RayExecutor:
     def _leave(self) -> None:
         if self._own:
             self.ray.shutdown()
+
+
+def _answers(address: str | None) -> None:
+    """Raise OSError if nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    host, colon, port = (address or "").rpartition("//")[2].rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=REACH).close()
 
 
 def _imported() -> Any:
