@@ -99,8 +99,9 @@ def _table(grid: Grid, caption: str) -> str:
     lines = [f"\\begin{{table{star}}}", "\\centering", f"\\caption{{{caption}}}", shrink]
     lines += [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", *_headers(grid), "\\midrule"]
     before: tuple[Line, ...] | None = None
+    grouped = grid.labels > 1 and len({row[0] for row in grid.rows}) < len(grid.rows)
     for row in grid.rows:
-        if before is not None and grid.labels > 1 and row[0] != before[0]:
+        if before is not None and grouped and row[0] != before[0]:
             lines.append("\\midrule")
         elif before is not None and grid.labels > 2 and plain(grid.headers[1]) == "Model" and row[1] != before[1]:
             lines.append("\\addlinespace")

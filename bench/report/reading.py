@@ -74,7 +74,6 @@ def read_page(page: str) -> list[Part]:
 
 
 def _parts(tokens: Sequence[Any]) -> Iterator[Part]:
-    table: Sequence[Any] = ()
     items = 0
     for place, token in enumerate(tokens):
         if token.type == "heading_open":
@@ -86,8 +85,7 @@ def _parts(tokens: Sequence[Any]) -> Iterator[Part]:
         elif token.type == "html_block":
             yield Text((Span(token.content.strip()),))
         elif token.type == "table_open":
-            table = tokens[place:]
-            yield _grid(table)
+            yield _grid(tokens[place:])
 
 
 def _grid(tokens: Sequence[Any]) -> Grid:

@@ -24,7 +24,7 @@ LEGEND = (
 BOLD_LEGEND = " **Bold** is the lowest ASR of a comparison, ours among ours and the paper's among the paper's."
 INTERVALS = (
     "95 % intervals in percent: Wilson's for one seed; for several, a bootstrap of the seeds and of the test samples. "
-    "Rank by ASR among the methods of a comparison, 1 for the lowest; ties share their mean rank."
+    "Rank by ASR among the methods of a comparison that were run, 1 for the lowest; ties share their mean rank."
 )
 UNDERLINE_LEGEND = " <u>Underlined</u> is the second lowest."
 

@@ -9,6 +9,7 @@ import json
 import random
 import re
 import shlex
+from importlib.resources import files
 from typing import Any
 
 import click
@@ -145,9 +146,13 @@ def test_the_order_of_the_records_changes_no_byte(index: str) -> None:
 
 
 def test_the_library_keeps_its_licence(index: str) -> None:
-    files = site(board_records(), {"README.md": "# Board\n"})
-    assert "The MIT License" in files["site/datatables-3.1.5.LICENSE.txt"]
+    written = site(board_records(), {"README.md": "# Board\n"})
+    assert "The MIT License" in written["site/datatables-3.1.5.LICENSE.txt"]
     assert "DataTables 3.1.5" in index and "SpryMedia" in index
+    folder = files("bench.report.site") / "assets" / "vendor"
+    rows = re.findall(r"^\| `([\w.-]+)` .*`([0-9a-f]{64})`", (folder / "README.md").read_text(encoding="utf-8"), re.M)
+    assert {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name, _ in rows} == dict(rows)
+    assert {name for name, _ in rows} == {path.name for path in folder.iterdir() if path.name.endswith(".js")}
 
 
 def _cells() -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from bench.report.aggregate import Cell, cells
 from bench.report.board import groups
@@ -42,7 +42,7 @@ def curves(records: Sequence[Record]) -> list[tuple[str, str]]:
 
 
 def _ordered(
-    merged: Mapping[tuple[Setting, str, str, str], Curves], selections: Sequence[Selection]
+    merged: Mapping[tuple[Setting, str, str, str], Curves], selections: Iterable[Selection]
 ) -> list[tuple[Setting, str, str, str]]:
     places: dict[tuple[Setting, str, str], None] = {}
     for selection in selections:
