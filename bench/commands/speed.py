@@ -28,7 +28,7 @@ COLUMNS = {
         "sentences_per_second",
         "peak_memory_mb",
     ),
-    "grid": ("name", "cells", "trainings", "seconds", "against_alone", "mean_cacc", "mean_asr"),
+    "grid": ("name", "cells", "failed", "trainings", "seconds", "against_alone", "mean_cacc", "mean_asr"),
 }
 TITLES = {
     "training": "Training: {model} on {dataset}, batch {batch}, {threads} thread(s), {device}. Median of {rounds} "

@@ -7,7 +7,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -58,11 +58,12 @@ def grid_cost(
     a CPU.
 
     Raises:
-        CellError: a cell failed, so that the sides did not do the same work.
+        CellError: every cell of a side failed. One that fails, as a detector can whose victim learnt nothing in so
+            few steps, is counted in its row.
     """
     rows = [_ours(plan, machine, workers, tell)]
     for name, loop in (("alone", "reference"), *((("published", "published"),) if published else ())):
-        rows.append({"name": name, **_alone(plan, replace(machine, loop=loop), workers, tell)})
+        rows.append(_alone(plan, replace(machine, loop=loop), workers, name, tell))
     for row in rows:
         row |= {"cells": len(plan.stages), "workers": workers, "against_alone": rows[1]["seconds"] / row["seconds"]}
     return rows
@@ -84,19 +85,14 @@ def _ours(plan: Plan, machine: Machine, workers: int, tell: Tell) -> dict[str, A
         finally:
             executor.close()
         seconds = time.perf_counter() - began
-        if report.failed:
-            raise CellError(*_why(next(iter(report.failed.values()))))
         store = Store(Path(folder) / "store")
-        records = [done_record(cell, plan.stages[key], store, {}) for key, cell in plan.cells.items()]
-    return {"name": "ours", "seconds": seconds, "trainings": plan.summary()["trainings"], **_means(records)}
+        there = [key for key in plan.stages if key not in report.failed]
+        records = [done_record(plan.cells[key], plan.stages[key], store, {}) for key in there]
+    return _side("ours", seconds, plan.summary()["trainings"], records, list(report.failed.values()))
 
 
-def _why(reason: str) -> tuple[str, str]:
-    return f"A cell failed, so nothing was measured: {reason}", "Measure on a grid whose cells all run."
-
-
-def _alone(plan: Plan, machine: Machine, workers: int, tell: Tell) -> dict[str, Any]:
-    records = []
+def _alone(plan: Plan, machine: Machine, workers: int, name: str, tell: Tell) -> dict[str, Any]:
+    records, failed = [], []
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         pool = ProcessPoolExecutor(workers, get_context("spawn"), settle)
@@ -106,23 +102,23 @@ def _alone(plan: Plan, machine: Machine, workers: int, tell: Tell) -> dict[str, 
                 for key, stages in plan.stages.items()
             }
             for future in as_completed(futures):
-                records.append(_record_of(future))
-                tell(f"{machine.loop}: {futures[future].attack.name} {futures[future].defense.name}")
+                tell(f"{name}: {futures[future].attack.name} {futures[future].defense.name}")
+                try:
+                    records.append(future.result())
+                except BenchError as error:
+                    failed.append(str(error))
         finally:
             pool.shutdown(cancel_futures=True)
         seconds = time.perf_counter() - began
-    return {"seconds": seconds, "trainings": plan.summary()["trainings_alone"], **_means(records)}
-
-
-def _record_of(future: Future) -> dict[str, Any]:
-    try:
-        return future.result()
-    except BenchError as error:
-        raise CellError(*_why(str(error))) from error
+    return _side(name, seconds, plan.summary()["trainings_alone"], records, failed)
 
 
 def run_alone(cell: Cell, stages: CellStages, folder: Path, machine: Machine) -> dict[str, Any]:
-    """Build the whole chain of one cell in an own folder, which is removed, and return its record."""
+    """Build the whole chain of one cell in an own folder, which is removed, and return its record.
+
+    Raises:
+        BenchError: what a stage reports.
+    """
     try:
         for stage in with_ancestors(stages.last()):
             execute(stage.payload(), folder, machine)
@@ -131,9 +127,18 @@ def run_alone(cell: Cell, stages: CellStages, folder: Path, machine: Machine) ->
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _means(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return mean CACC and ASR over the cells: both sides measure the same thing, to the noise of training."""
-    return {
-        f"mean_{name}": statistics.fmean(record["metrics"][name]["value"] for record in records)
-        for name in ("cacc", "asr")
+def _side(
+    name: str, seconds: float, trainings: int, records: Sequence[Mapping[str, Any]], failed: Sequence[str]
+) -> dict[str, Any]:
+    """Return the row of a side; the means are over the cells that did not fail.
+
+    Raises:
+        CellError: all of them failed.
+    """
+    if not records:
+        raise CellError(f"Every cell failed, so nothing was measured: {failed[0]}", "Measure on other data.")
+    means = {
+        f"mean_{metric}": statistics.fmean(record["metrics"][metric]["value"] for record in records)
+        for metric in ("cacc", "asr")
     }
+    return {"name": name, "seconds": seconds, "trainings": trainings, "failed": len(failed), "reasons": failed, **means}
