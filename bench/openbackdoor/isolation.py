@@ -38,7 +38,7 @@ def isolated(seed: int, device: Any = "cpu", links: Mapping[str, Path] | None = 
     from bench.victim.loading import quiet
     from bench.victim.training import seeded
 
-    python, numpy_state, system = random.getstate(), np.random.get_state(), os.system
+    numpy_state, system = np.random.get_state(), os.system
     theirs = logging.getLogger("transformers")
     level, output = theirs.level, io.StringIO()
     with ExitStack() as stack:
@@ -61,7 +61,6 @@ def isolated(seed: int, device: Any = "cpu", links: Mapping[str, Path] | None = 
             yield folder
         finally:
             os.system = system
-            random.setstate(python)
             np.random.set_state(numpy_state)
             theirs.setLevel(level)
 

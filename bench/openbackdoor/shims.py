@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -71,10 +72,10 @@ class StandIn(ModuleType):
 
 @contextmanager
 def side_effects_undone() -> Iterator[None]:
-    """Give back the root logger's handlers and level, the environment, and the warning filters."""
+    """Give back the root logger's handlers and level, the environment, Python's random state and warning filters."""
     root = logging.getLogger()
     handlers, level, environment = root.handlers, root.level, dict(os.environ)
-    kept = list(handlers)
+    kept, drawn = list(handlers), random.getstate()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its `is "dev"` must not fail a run where warnings are errors
@@ -83,6 +84,7 @@ def side_effects_undone() -> Iterator[None]:
         handlers[:] = kept
         root.handlers = handlers
         root.setLevel(level)
+        random.setstate(drawn)  # importing what it needs draws from it
         for name in set(os.environ) - set(environment):
             del os.environ[name]
         os.environ.update(environment)
