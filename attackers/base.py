@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import InitVar, dataclass
 from typing import Any, ClassVar, Literal
 

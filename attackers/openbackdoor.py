@@ -28,7 +28,7 @@ from bench.core.packages import installed
 from bench.core.registry import RESERVED
 from bench.core.seeding import derived_seed
 
-POISONERS = ("badnets", "addsent", "synbkd", "stylebkd", "ep", "sos", "lwp", "trojanlm")
+NAMES = ("badnets", "addsent", "synbkd", "stylebkd", "ep", "sos", "lwp", "trojanlm")
 PIPELINE_ONLY = {
     "neuba": "writes its backdoor into the weights of a pre-trained model, and poisons no labelled rows",
     "por": "writes its backdoor into the weights of a pre-trained model, and poisons no labelled rows",
@@ -175,8 +175,8 @@ def bridged(name: str) -> type:
         raise RequestError(
             f"attacker {RESERVED + name!r} {PIPELINE_ONLY[name]}.", "Run it in OpenBackdoor's own pipeline."
         )
-    if name not in POISONERS:
-        raise unknown("attacker", f"{RESERVED}{name}", [f"{RESERVED}{one}" for one in POISONERS])
+    if name not in NAMES:
+        raise unknown("attacker", f"{RESERVED}{name}", [f"{RESERVED}{one}" for one in NAMES])
     from bench.openbackdoor.options import options_class
 
     importlib.import_module("bench.openbackdoor").load()

@@ -164,6 +164,7 @@ BASES: dict[str, type[Bridged]] = {
     "bki": Cleanser,
     "cube": Cleanser,
 }
+NAMES = tuple(BASES)
 
 
 @functools.cache
