@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import types
 import typing
 from collections.abc import Collection, Mapping
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+
+from bench.core.seeding import digest
+from bench.openbackdoor.shims import PACKAGE
 
 SCALARS = (bool, int, float, str)
 
@@ -59,15 +66,9 @@ def constructor_arguments(options: Any) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
+@functools.cache
 def source_digest() -> Mapping[str, str]:
-    """Return the digest of the package's own source files, for the keys of what it makes."""
-    import hashlib
-    from importlib.util import find_spec
-    from pathlib import Path
-
-    from bench.core.seeding import digest
-    from bench.openbackdoor.shims import PACKAGE
-
+    """Return the digest of the package's own source files, for the keys of what it makes; read once per process."""
     root = Path(str(find_spec(PACKAGE).origin)).parent
     files = sorted(root.rglob("*.py"))
-    return {PACKAGE: digest([[str(f.relative_to(root)), hashlib.sha256(f.read_bytes()).hexdigest()] for f in files])}
+    return {PACKAGE: digest([[str(file.relative_to(root)), sha256(file.read_bytes()).hexdigest()] for file in files])}
