@@ -116,6 +116,11 @@ class Attacker(Options, PoisonerContract):
         """Return the sha256 of every file that this attack reads beside the data set's."""
         return {}
 
+    @property
+    def selection(self) -> str | None:
+        """The rule by which the training rows are chosen, for the record; None for the suite's own."""
+        return None
+
     def bound(self, *, target_label: int, ratio: float, rule: str, seed: int, bank: Any = None) -> Attacker:
         """Return a copy set to one cell's target, ratio, label rule and seed, with its paraphrase bank.
 

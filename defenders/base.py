@@ -40,13 +40,25 @@ class DefenderContract:
 
 
 def _guarded(method: Callable) -> Callable:
-    """Wrap a method that is given examples: the defense sees poison flags of 0 and no test split."""
+    """Wrap a method that is given examples: the defense sees poison flags of 0 and no test split.
+
+    An oracle sees the flags. A victim of OpenBackdoor's arrives as one of ours around the same model.
+    """
 
     @functools.wraps(method)
     def call(self: Defender, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> Any:
-        return method(self, model, _known(clean_data), blinded(poison_data or ()))
+        shown = [Example(*row) for row in poison_data or ()] if self.oracle else blinded(poison_data or ())
+        return method(self, _ours(model), _known(clean_data), shown)
 
     return call
+
+
+def _ours(model: Any) -> Any:
+    if "openbackdoor.victims.victim" not in sys.modules:
+        return model
+    from bench.openbackdoor.victims import as_ours, is_theirs
+
+    return as_ours(model) if is_theirs(model) else model
 
 
 def _known(clean_data: Any) -> dict[str, list[Example]]:
@@ -80,7 +92,7 @@ class Defender(Options, DefenderContract):
     filter_uses_model: ClassVar[bool] = True  # False: its `correct` reads texts alone, so every victim shares it
     # Nothing of the backbone itself trains: trainings of this defense may share their passes over it.
     parameter_efficient: ClassVar[bool] = False
-    oracle: ClassVar[bool] = False  # sees true poison flags; only bridged defenses do, and tables say so
+    oracle: ClassVar[bool] = False  # sees true poison flags; only bridged defenses do, and tables say so; or a property
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -127,6 +139,10 @@ class Defender(Options, DefenderContract):
     def samples(self) -> int:
         """Return how many labelled clean rows the method itself needs."""
         return 0
+
+    def pins(self) -> Mapping[str, str]:
+        """Return the digests of what the numbers depend on besides the options, the version and this suite."""
+        return {}
 
     def bound(self, knowledge: Knowledge) -> Defender:
         """Return a copy that carries what it may know; options and identity stay the same."""

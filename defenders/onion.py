@@ -78,7 +78,7 @@ class Onion(Defender):
         """
         import dataclasses
 
-        spec = self._lm_spec()
+        spec = self.lm_spec()
         if spec is None:
             return self
         if spec.hub:
@@ -130,7 +130,7 @@ class Onion(Defender):
         from bench.victim.loading import checked_folder
         from bench.victim.perplexity import language_model
 
-        spec = self._lm_spec()
+        spec = self.lm_spec()
         if spec.path and self.lm_files not in (None, self._files(spec)):
             raise CellError(
                 f"The files of language model {self.lm!r} are not those that this run was planned with.",
@@ -142,7 +142,7 @@ class Onion(Defender):
             raise CellError(error.problem, REMEDY) from error
         return language_model(folder, self.lm, start_token=self.start_token, device=device)
 
-    def _lm_spec(self) -> ModelSpec | None:
+    def lm_spec(self) -> ModelSpec | None:
         """Return where the language model comes from, None for the local one."""
         if self.lm == LOCAL:
             return None

@@ -19,7 +19,7 @@ LAYERS = {
     "bench.core": 1,
     "bench.data": 2,
     "bench.victim": 2,
-    "bench.openbackdoor": 2,
+    "bench.openbackdoor": 2.5,  # to the right of the victim, to the left of the plug-ins
     "attackers": 3,
     "defenders": 3,
     "bench.engine": 4,
@@ -33,7 +33,8 @@ LAYERS = {
 OPEN_KEYWORDS = {
     "attackers/base.py __new__",
     "defenders/base.py __new__",
-    "bench/openbackdoor.py __call__",  # stands in for whatever an absent package would call, and refuses
+    "bench/openbackdoor/trainer.py __init__",  # its loader hands the poisoner's section to the trainer too
+    "bench/openbackdoor/shims.py __call__",  # stands in for whatever an absent package would call, and refuses
     "bench/victim/prefix.py attend_with_prefix",  # transformers hands attention functions what any of them wants
 }
 EMPTY = ("bench", "configs")  # their `__init__` imports nothing, so importing them is free

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -13,9 +16,11 @@ from bench.core.packages import installed
 from bench.engine.preflight import choose_device, data_folder, default_workers
 
 CORE = ("torch", "transformers", "peft", "datasets", "pandas", "nltk", "tabulate", "pydantic", "scikit-learn")
+IMPORT_SECONDS = 300  # OpenBackdoor took 2 to 23 s to import
 OPTIONAL = {
     "umap-learn": "pip install 'openbackdoor-bench[cube]'",
     "harper-py": "pip install 'openbackdoor-bench[stealth]'",
+    "hdbscan": "pip install 'openbackdoor-bench[openbackdoor]'",
     "matplotlib": "pip install 'openbackdoor-bench[figures]'",
     "opendelta": "pip install --no-deps opendelta==0.3.2",
 }
@@ -28,8 +33,8 @@ def check_machine(data: str | None, console: Console) -> int:
         missing += not _package(name, "pip install openbackdoor-bench", console)
     for name, remedy in OPTIONAL.items():
         _package(name, remedy, console)
-    bridge = installed("openbackdoor")
-    _line(console, bridge, "OpenBackdoor", "importable" if bridge else "absent", "see the README: OpenBackdoor")
+    bridge, found, remedy = _bridge()
+    _line(console, bridge, "OpenBackdoor", found, remedy)
     devices = choose_device("auto")
     _line(console, True, "devices", f"{', '.join(devices)}; {default_workers(devices)} workers by default", "")
     for ok, name, found, remedy in (*_data(data), *_models()):
@@ -44,6 +49,24 @@ def _package(name: str, remedy: str, console: Console) -> bool:
         found = ""
     _line(console, bool(found), name, found or "absent", remedy)
     return bool(found)
+
+
+def _bridge() -> tuple[bool, str, str]:
+    """Return whether OpenBackdoor imports, tried in a process of its own, what was found, and the remedy."""
+    if not installed("openbackdoor"):
+        from bench.openbackdoor import REMEDY
+
+        return False, "absent", REMEDY.removeprefix("Run: ").rstrip(".")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "BENCH_OPENBACKDOOR": "0"}
+    command = [sys.executable, "-c", "import bench.openbackdoor"]
+    try:
+        tried = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=IMPORT_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False, f"not imported within {IMPORT_SECONDS} s", "run: python -c 'import bench.openbackdoor'"
+    if tried.returncode == 0:
+        return True, "importable", ""
+    lines = tried.stderr.strip().splitlines() or ["it does not import"]
+    return False, lines[-1].partition(": ")[2] or lines[-1], ""
 
 
 def _data(data: str | None) -> Iterator[tuple[bool, str, str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 
 from bench.core import registry
@@ -26,6 +27,9 @@ def _plugins(family: Family) -> Iterator[str]:
         found = registry.plugin_class(family, name)
         options = ", ".join(option_names(found)) or "no options"
         yield f"{name:14} {_first_sentence(found.__doc__)} [{options}]"
+    # Their options are those of its constructors: listing them would import that package.
+    for name in importlib.import_module(f"{family.package}.openbackdoor").NAMES:
+        yield f"{registry.RESERVED}{name} OpenBackdoor's own, where that package is installed (docs/openbackdoor.md)"
 
 
 def _first_sentence(text: str | None) -> str:

@@ -50,6 +50,7 @@ class Chain:
         if len(parts) == 1:
             return parts[0]
         pins = {str(place): f"version {part.version}" for place, part in enumerate(parts)}
+        pins |= {f"{place} {name}": pin for place, part in enumerate(parts) for name, pin in part.pins.items()}
         return Part(LINK.join(part.name for part in parts), {"links": [part.json() for part in parts]}, pins=pins)
 
 

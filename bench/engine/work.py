@@ -246,13 +246,18 @@ def _poison(job: Job) -> dict[str, Any]:
         return published.training(job)
     attack = _attacker(job, job.content["poison_ratio"], rule)
     poisoned = attack.poison_training(train.examples, train.rows)
-    write_examples(job.aside / "train.jsonl", poisoned.examples, [train.rows[i] for i in poisoned.rows])
-    return {
+    told = None not in poisoned.rows  # a bridged attack cannot always tell which rows it poisoned
+    rows = [-1 if i is None else train.rows[i] for i in poisoned.rows]
+    write_examples(job.aside / "train.jsonl", poisoned.examples, rows)
+    meta = {
         "rule": rule,
-        "rows": len(poisoned.positions),
-        "positions": poisoned.digest(),
+        "rows": sum(example.poisoned for example in poisoned.examples),
+        "positions": poisoned.digest() if told else None,
         "dropped": poisoned.dropped,
     }
+    if attack.selection is not None:
+        meta |= {"selection": attack.selection, "training_rows": len(poisoned.examples)}
+    return meta
 
 
 def _trigger(job: Job) -> dict[str, Any]:

@@ -112,14 +112,15 @@ def _filter(job: Job) -> dict[str, Any]:
 
 
 def _detect(job: Job) -> dict[str, Any]:
-    """Let the defense flag test examples; clean and poisoned ones are asked about together, unmarked."""
+    """Let the defense flag test examples; clean and poisoned ones come together, unmarked but to an oracle."""
     victim = restored(job)
     defense, counts = bound(job)
     clean, poisoned = _tests(job)
     known = {"dev": list(defense.knowledge.calibration)}
 
     def act() -> Any:
-        asked = {"model": victim, "clean_data": known, "poison_data": _unlabelled([*clean, *poisoned])}
+        shown = [*clean, *poisoned] if defense.oracle else _unlabelled([*clean, *poisoned])
+        asked = {"model": victim, "clean_data": known, "poison_data": shown}
         if type(defense).suspicion is Defender.suspicion:
             return None, defense.detect(**asked)
         found = defense.suspicion(**asked)

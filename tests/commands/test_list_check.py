@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+import attackers.openbackdoor
+import defenders.openbackdoor
 from bench.cli import app
 from bench.core.registry import ATTACKERS, DEFENDERS, names
 
@@ -16,7 +20,9 @@ FOLDERS = {"datasets": "datasets", "models": "models", "grids": "grids"}
 def expected(kind: str) -> set[str]:
     if kind in FOLDERS:
         return {item.name.removesuffix(".yaml") for item in (files("configs") / kind).iterdir() if "yaml" in item.name}
-    return set(names({"attackers": ATTACKERS, "defenders": DEFENDERS}[kind]))
+    bridged = {"attackers": attackers.openbackdoor, "defenders": defenders.openbackdoor}[kind].NAMES
+    own = names({"attackers": ATTACKERS, "defenders": DEFENDERS}[kind])
+    return {*own, *(f"openbackdoor:{name}" for name in bridged)}
 
 
 @pytest.mark.parametrize("kind", ["attackers", "defenders", "datasets", "models", "grids"])
@@ -39,6 +45,21 @@ def test_check_names_packages_devices_data_and_models_with_remedies(monkeypatch:
     for word in ("torch", "transformers", "peft", "devices", "model minilm-l6", "model bert-base", "OpenBackdoor"):
         assert word in result.stdout
     assert "no folder given  ->  name it with --data or BENCH_DATA" in result.stdout
+
+
+def test_check_tries_whether_openbackdoor_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def line() -> str:
+        output = CliRunner().invoke(app, ["check"], env={"COLUMNS": "400"}).stdout
+        return next(text for text in output.splitlines() if " OpenBackdoor " in text)
+
+    monkeypatch.setitem(sys.modules, "openbackdoor", None)
+    assert line().startswith("missing") and "absent  ->  pip install --no-deps" in line() and "1192ba3" in line()
+    monkeypatch.delitem(sys.modules, "openbackdoor")
+    (tmp_path / "openbackdoor").mkdir()
+    (tmp_path / "openbackdoor" / "__init__.py").write_text("raise RuntimeError('broken checkout')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert line().startswith("missing") and "does not import: broken checkout" in line()
+    assert "openbackdoor" not in sys.modules
 
 
 def test_a_wrong_value_of_the_openbackdoor_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

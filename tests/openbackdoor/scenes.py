@@ -153,10 +153,50 @@ def _defaults(cls: type) -> dict[str, Any]:
     return {name: item.default for name, item in parameters if item.default is not item.empty}
 
 
-SCENES = {scene.__name__: scene for scene in (absent, ours_first, theirs_first)}
+def poisoners() -> dict[str, Any]:
+    """Run its poisoners through the bridge."""
+    return importlib.import_module("tests.openbackdoor.bridged").poisoners()
+
+
+def defenders() -> dict[str, Any]:
+    """Run its defenders through the bridge."""
+    return importlib.import_module("tests.openbackdoor.bridged").defenders()
+
+
+def cube() -> dict[str, Any]:
+    """Run its CUBE through the bridge."""
+    return importlib.import_module("tests.openbackdoor.bridged").cube()
+
+
+def defended() -> dict[str, Any]:
+    """Run our defenses in its pipeline."""
+    return importlib.import_module("tests.openbackdoor.defended").run()
+
+
+def twelve() -> dict[str, Any]:
+    """Run each of its attackers in its own pipeline."""
+    return importlib.import_module("tests.openbackdoor.attackers").run()
+
+
+def contract() -> dict[str, Any]:
+    """Return where its classes differ from what is recorded of them."""
+    from tests.openbackdoor.signatures import SIGNATURES, signature
+
+    bridge = importlib.import_module("bench.openbackdoor")
+    found = {
+        (name, method): signature(getattr(bridge, name), method)
+        for name, methods in SIGNATURES.items()
+        for method in methods
+    }
+    return {"differs": [key for key, value in found.items() if value != SIGNATURES[key[0]][key[1]]]}
+
+
+ALL = (absent, ours_first, theirs_first, poisoners, defenders, cube, defended, twelve, contract)
+SCENES = {scene.__name__: scene for scene in ALL}
 
 if __name__ == "__main__":
-    for name in HIDDEN:
-        sys.modules[name] = None  # type: ignore[assignment]
+    if sys.argv[1] != "cube":
+        for name in HIDDEN:
+            sys.modules[name] = None  # type: ignore[assignment]
     findings = SCENES[sys.argv[1]]()
     sys.stdout.write("\n" + json.dumps(findings, default=str) + "\n")
