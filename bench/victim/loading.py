@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import CellError
+from bench.core.paths import is_file, json_object
 from bench.core.seeding import derived_seed, digest
 from bench.victim.spec import ModelSpec
 
@@ -28,7 +28,9 @@ PRECISIONS = ("fp32", "bf16")
 USED = (".safetensors", ".json", ".txt", ".model")  # of a model's folder
 
 
-def load_victim(spec: ModelSpec, classes: int, *, seed: int, device: str = "cpu", precision: str = "fp32") -> Victim:
+def load_victim(
+    spec: ModelSpec, classes: int, *, seed: int, device: str = "cpu", precision: str = "fp32"
+) -> Victim:
     """Return a pre-trained classifier whose head is drawn from `seed` alone; global random state stays as it was.
 
     `precision` is `fp32`, or `bf16` for autocast. Weights are fp32, or as `spec.weights` says, but for the head.
@@ -112,7 +114,7 @@ def _local_folder(spec: ModelSpec, strict: bool = True) -> Path | None:
     """Return the folder of `path` or of `package`, or None when neither is on this machine."""
     if spec.path:
         folder = Path(spec.path)
-        if (folder / "config.json").is_file():
+        if is_file(folder / "config.json"):
             return folder
         if strict:
             raise CellError(
@@ -134,7 +136,10 @@ def checked_folder(spec: ModelSpec) -> Path:
     folder = _local_folder(spec)
     if folder is None:
         folder = _hub_folder(spec)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = json_object(folder / "config.json")
+    if config is None:
+        reason = f"Model {spec.name!r} has no readable config.json in {str(folder)!r}."
+        raise CellError(reason, "Name a folder in the hub's layout.")
     if config.get("auto_map"):
         raise CellError(
             f"Model {spec.name!r} asks to run code of its own (auto_map in its config.json); that is never done.",

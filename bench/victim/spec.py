@@ -17,6 +17,7 @@ from pydantic import Field
 
 from bench.core.errors import RequestError, unknown
 from bench.core.options import Count, Fraction, Index, NonNegative, Options, Positive, Text, added, build
+from bench.core.paths import is_folder
 
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -157,7 +158,7 @@ def model_spec(name: str, options: Mapping[str, Any] | None = None) -> ModelSpec
         content: dict[str, Any] = {"name": name, **_read(name)}
     elif name.startswith("hub:"):
         content = _from_hub(name, options)
-    elif Path(name).is_dir():
+    elif is_folder(name):
         content = {"name": Path(name).resolve().name, "path": name, **_architecture(Path(name))}
     else:
         raise unknown("model", name, model_names())
@@ -212,9 +213,10 @@ def _architecture(folder: Path) -> dict[str, Any]:
     """Return what is known of the architecture that a folder's config.json names; nothing when it is unknown."""
     try:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError):
+        known = ARCHITECTURES.get(kind, {})
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         raise RequestError(
             f"Folder {str(folder)!r} has no readable config.json, so it is no model.",
             "Name a folder in the hub's layout.",
         ) from None
-    return dict(ARCHITECTURES.get(kind, {}))
+    return dict(known)
