@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import CellError
-from bench.core.paths import is_file, json_object
+from bench.core.paths import is_file
 from bench.core.seeding import derived_seed, digest
-from bench.victim.spec import ModelSpec
+from bench.victim.spec import ModelSpec, read_config
 
 if TYPE_CHECKING:
     from bench.victim.victim import Victim
@@ -28,9 +28,7 @@ PRECISIONS = ("fp32", "bf16")
 USED = (".safetensors", ".json", ".txt", ".model")  # of a model's folder
 
 
-def load_victim(
-    spec: ModelSpec, classes: int, *, seed: int, device: str = "cpu", precision: str = "fp32"
-) -> Victim:
+def load_victim(spec: ModelSpec, classes: int, *, seed: int, device: str = "cpu", precision: str = "fp32") -> Victim:
     """Return a pre-trained classifier whose head is drawn from `seed` alone; global random state stays as it was.
 
     `precision` is `fp32`, or `bf16` for autocast. Weights are fp32, or as `spec.weights` says, but for the head.
@@ -136,10 +134,7 @@ def checked_folder(spec: ModelSpec) -> Path:
     folder = _local_folder(spec)
     if folder is None:
         folder = _hub_folder(spec)
-    config = json_object(folder / "config.json")
-    if config is None:
-        reason = f"Model {spec.name!r} has no readable config.json in {str(folder)!r}."
-        raise CellError(reason, "Name a folder in the hub's layout.")
+    config = read_config(spec, folder)
     if config.get("auto_map"):
         raise CellError(
             f"Model {spec.name!r} asks to run code of its own (auto_map in its config.json); that is never done.",

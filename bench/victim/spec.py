@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field
 
-from bench.core.errors import RequestError, unknown
+from bench.core.errors import CellError, RequestError, unknown
 from bench.core.options import Count, Fraction, Index, NonNegative, Options, Positive, Text, added, build
-from bench.core.paths import is_folder
+from bench.core.paths import is_folder, json_object
 
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -135,6 +135,15 @@ class ModelSpec(Options):
                 f"Model {self.name!r} names the hub repository {self.hub!r} without a commit.",
                 "Set model.revision to the 40 hexadecimal digits of the commit.",
             )
+
+
+def read_config(spec: ModelSpec, folder: Path) -> dict[str, Any]:
+    """Return what the config.json of a model's folder holds; CellError where it holds no JSON object."""
+    config = json_object(folder / "config.json")
+    if config is None:
+        reason = f"Model {spec.name!r} has no readable config.json in {str(folder)!r}."
+        raise CellError(reason, "Name a folder in the hub's layout.")
+    return config
 
 
 def _folder() -> Any:
