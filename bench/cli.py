@@ -14,6 +14,8 @@ from bench.commands.guard import guard as _guard
 from bench.commands.more import add_commands
 from bench.commands.narrowing import axes as _axes
 from bench.commands.narrowing import narrowed as _narrow
+from bench.commands.plain import PlainConsole
+from bench.commands.tools import add_tools
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -38,7 +40,7 @@ class Kind(StrEnum):
 
 
 def _console() -> Console:
-    return Console(soft_wrap=True)
+    return PlainConsole(soft_wrap=True)
 
 
 @app.command()
@@ -285,6 +287,7 @@ def speed(
 
 
 add_commands(app, _guard)
+add_tools(app, _guard)
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ LAYERS = {
     "bench.analysis": 4,
     "bench.report": 5,
     "bench.commands": 6,
+    "bench.api": 7,
     "bench.cli": 7,
     "bench.__main__": 8,
 }

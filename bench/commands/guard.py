@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import typer
 
+from bench.commands.plain import refuse, refuse_file
 from bench.core.errors import BenchError
 
 
@@ -20,16 +21,17 @@ def guard(action: Callable[[], int], debug: bool) -> None:
     except BenchError as error:
         if debug:
             traceback.print_exc()
-        typer.echo(f"Error: {error.problem}", err=True)
-        if error.remedy:
-            typer.echo(f"Remedy: {error.remedy}", err=True)
-        code = 2
+        code = refuse(error.problem, error.remedy)
     except KeyboardInterrupt:
         typer.echo("Interrupted. What is finished is kept; the same command goes on from there.", err=True)
         code = 130
     except BrokenPipeError:
         sys.stderr.close()
         code = 1
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        code = refuse_file(error)
     raise typer.Exit(code)
 
 

@@ -36,3 +36,14 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> RequestError:
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     remedy = f"Did you mean {close[0]!r}?" if close else "There are: " + (", ".join(names) or "none") + "."
     return RequestError(f"There is no {kind} named {str(name)!r}.", remedy)
+
+
+def printable(text: str, most: int = 2000) -> str:
+    """Return text that a terminal shows as it is: control and direction marks escaped, the middle of a long one cut."""
+    if len(text) > most:
+        text = f"{text[: most // 2]} ... {text[-most // 2 :]}"
+    return "".join(letter if letter.isprintable() or letter == "\n" else _escaped(letter) for letter in text)
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -11,6 +13,7 @@ FLOAT = re.compile(
     r"^[-+]?(?:(?:[0-9][0-9_]*)?\.[0-9_]+(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*\.?(?:[eE][-+]?[0-9]+)|[0-9][0-9_]*\.)$"
     r"|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
 )
+MOST_VALUES = 100_000
 FLOAT_TAG, DATE_TAG = "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"
 
 
@@ -45,7 +48,7 @@ def read_yaml(text: str) -> Any:
     """
     try:
         value = yaml.load(text, _Loader)
-        _check(value, ())
+        _check(value, (), itertools.count(1))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:
@@ -53,11 +56,15 @@ def read_yaml(text: str) -> Any:
     return value
 
 
-def _check(value: Any, within: tuple[int, ...]) -> None:
+def _check(value: Any, within: tuple[int, ...], seen: Iterator[int]) -> None:
     if id(value) in within:
         raise ValueError("a value holds itself")
+    if next(seen) > MOST_VALUES:  # a few lines of references can stand for billions
+        raise ValueError(f"it holds more than {MOST_VALUES:,} values")
     if isinstance(value, (list, dict)):
         for item in value.values() if isinstance(value, dict) else value:
-            _check(item, (*within, id(value)))
+            _check(item, (*within, id(value)), seen)
+    elif isinstance(value, str):
+        value.encode("utf-8")  # half of a character (a lone surrogate) raises a ValueError
     elif not (value is None or isinstance(value, (bool, int, float, str))):
         raise ValueError(f"a value is a {type(value).__name__}, which JSON does not have")

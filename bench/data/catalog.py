@@ -13,6 +13,7 @@ import yaml
 
 from bench.core.errors import unknown
 from bench.core.options import build
+from bench.core.paths import is_folder
 from bench.data.custom import custom_spec
 from bench.data.spec import About, DatasetSpec, merged
 from bench.data.tables import SUFFIXES
@@ -45,7 +46,7 @@ def is_custom(name: str) -> bool:
     if name in dataset_names():
         return False
     path = Path(name)
-    return name.startswith("hub:") or path.suffix.lower() in SUFFIXES or "/" in name or path.is_dir()
+    return name.startswith("hub:") or path.suffix.lower() in SUFFIXES or "/" in name or is_folder(path)
 
 
 def dataset_spec(name: str, options: Mapping[str, Any] = NO_OPTIONS) -> DatasetSpec:

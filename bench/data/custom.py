@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from bench.core.errors import DataError, RequestError
 from bench.core.example import Example
 from bench.core.options import Index, Options, Text, build
+from bench.core.paths import is_folder, is_name
 from bench.core.seeding import digest
 from bench.data.hub import ALIASES, is_saved, read_hub
 from bench.data.readers import Row
@@ -69,6 +70,8 @@ def custom_spec(name: str, options: Mapping[str, Any]) -> CustomSpec:
         DataError: it cannot be read; the message names file and row.
     """
     reading = build(CustomOptions, options, "dataset", name)
+    if not is_name(name):
+        raise RequestError(f"{name!r} is no data set: no file can have this name.", "Name a file, a folder or hub:ID.")
     source = name if name.startswith(HUB) else str(Path(name).resolve())
     content = _read(source, reading)
     key = content.digest()
@@ -99,9 +102,9 @@ def _read(source: str, reading: CustomOptions) -> Content:
         )
         return _content(source, tables.entries, reading, reading.classes or tables.classes)
     path = Path(source)
-    if path.is_dir() and is_saved(path):
+    if is_folder(path) and is_saved(path):
         return _read(HUB + source, reading)
-    if path.is_dir():
+    if is_folder(path):
         tables_by_split = {split: _table(file, reading) for split, file in _files(path).items()}
     elif path.suffix.lower() in SUFFIXES:
         tables_by_split = {TRAIN: _table(path, reading)}

@@ -28,7 +28,7 @@ def _sst2(content: str) -> Iterator[Example]:
 
 def _quoted_tsv(content: str) -> Iterator[Example]:
     rows = csv.reader(io.StringIO(content, newline=""), delimiter="\t")
-    next(rows)
+    next(rows, None)
     for text, label in rows:
         yield Example(text, int(label))
 

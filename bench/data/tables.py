@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from bench.core.errors import DataError
 from bench.data.files import read_bytes
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
-_INTEGER = re.compile(r"[+-]?[0-9]+")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")  # longer ones are names: nobody counts so many classes
 
 
 class Entry(NamedTuple):
@@ -33,7 +34,18 @@ def read_table(path: Path, text_column: str, label_column: str) -> list[Entry]:
     """
     content = _decoded(path)
     records = _json_records(path, content) if path.suffix.lower() == ".jsonl" else _delimited_records(path, content)
-    return [entry(place, record, text_column, label_column) for place, record in records]
+    with _long_fields():
+        return [entry(place, record, text_column, label_column) for place, record in records]
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Let a CSV field be longer than the 131,072 characters of Python's default, which is given back."""
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def entry(place: str, record: Mapping[str, Any], text_column: str, label_column: str) -> Entry:
@@ -55,6 +67,8 @@ def entry(place: str, record: Mapping[str, Any], text_column: str, label_column:
         raise DataError(f"{place} has an empty text.", "Give every row a text, or remove the row.")
     if "\0" in text:
         raise DataError(f"{place} holds a NUL character.", "Save the file as plain UTF-8 text.")
+    if not (_whole(text) and _whole(str(label))):
+        raise DataError(f"{place} holds half of a character (a lone surrogate).", "Write it whole, or leave it out.")
     if isinstance(label, bool) or not isinstance(label, int | str):
         raise DataError(
             f"{place} has the label {label!r}, which is neither an integer nor a class name.",
@@ -63,6 +77,15 @@ def entry(place: str, record: Mapping[str, Any], text_column: str, label_column:
     if not str(label).strip():
         raise DataError(f"{place} has an empty label.", "Give labels 0, 1, ... or class names.")
     return Entry(place, text, str(label).strip())
+
+
+def _whole(text: str) -> bool:
+    """Tell whether a text can be written: JSON may escape half of a character, which UTF-8 does not have."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _decoded(path: Path) -> str:
@@ -123,6 +146,9 @@ def _json_records(path: Path, content: str) -> Iterator[tuple[str, Mapping[str, 
             record = json.loads(line)
         except json.JSONDecodeError as error:
             raise DataError(f"{place} is not valid JSON: {error.msg}.", "Write one JSON object a line.") from None
+        except (ValueError, RecursionError):
+            reason = f"{place} holds a number of thousands of digits, or is nested thousands deep."
+            raise DataError(reason, "Write one JSON object a line.") from None
         if not isinstance(record, dict):
             raise DataError(f"{place} is not a JSON object.", "Write one JSON object a line.")
         yield place, record

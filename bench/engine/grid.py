@@ -13,6 +13,7 @@ from pydantic import Field
 
 from bench.core.errors import RequestError, unknown
 from bench.core.options import Count, Fraction, Index, Options, Text, build
+from bench.core.paths import is_file
 from bench.core.spec import LabelRule, Precision, Recipe
 from bench.core.yaml_text import read_yaml
 
@@ -100,8 +101,8 @@ def load_grid(name: str) -> Grid:
         RequestError: no such grid (with the nearest name), not YAML, an unknown key, a wrong value.
     """
     path = Path(name)
-    if name not in grid_names() and (path.suffix in (".yaml", ".yml") or _is_file(path)):
-        if not _is_file(path):
+    if name not in grid_names() and (path.suffix in (".yaml", ".yml") or is_file(path)):
+        if not is_file(path):
             raise RequestError(
                 f"There is no grid file {name}.", "Name a file, or one of: " + ", ".join(grid_names()) + "."
             )
@@ -113,13 +114,6 @@ def load_grid(name: str) -> Grid:
     if name not in grid_names():
         raise unknown("grid", name, grid_names())
     return _read((files("configs") / "grids" / f"{name}.yaml").read_bytes(), name, name)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name too long for the file system, say
-        return False
 
 
 def _read(content: bytes, name: str, where: str) -> Grid:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import BenchError
+from bench.core.paths import is_file, is_folder
+from bench.report.record_form import form_fault
 
 SCHEMA_VERSION = 1
 Record = dict[str, Any]
@@ -16,7 +18,7 @@ AXES = ("poison_ratio", "label_rule", "target_label", "seed", "recipe", "precisi
 
 
 def load_records(path: Path | str) -> list[Record]:
-    """Read every record of a run's folder, of its `records/` folder, or of a `records.jsonl` (one record a line).
+    """Read every record of a run's folder, of its `records/` folder, of a `records.jsonl` (one a line) or one `.json`.
 
     Returns:
         the records, in the order of the file names or lines.
@@ -25,14 +27,14 @@ def load_records(path: Path | str) -> list[Record]:
         BenchError: there is no such path, or a record cannot be read; the message names the file (and line).
     """
     path = Path(path)
-    if path.is_dir():
+    if is_folder(path):
         inside = path / "records"
         if not inside.is_dir() and (path / "records.jsonl").is_file():
             return _lines(path / "records.jsonl")
         files = sorted((inside if inside.is_dir() else path).glob("*.json"))
         return [_checked(_read(file), str(file)) for file in files]
-    if path.is_file():
-        return _lines(path)
+    if is_file(path):
+        return [_checked(_read(path), str(path))] if path.suffix == ".json" else _lines(path)
     raise BenchError(f"There are no records at {path}.", "Name the folder given to `run --out`, or a records.jsonl.")
 
 
@@ -56,7 +58,7 @@ def _refuse_constant(name: str) -> float:
 def _checked(text: str, where: str) -> Record:
     try:
         record = json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BenchError(f"{where} is not a JSON record: {error}.", "Delete it and run the grid again.") from None
     problem = fault(record)
     if problem:
@@ -92,7 +94,7 @@ def fault(record: object) -> str:
         problem = _metrics_fault(record.get(group), group, needed=record["status"] == "ok" and group == "metrics")
         if problem:
             return problem
-    return ""
+    return form_fault(record)
 
 
 def _is_number(value: object) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+LONGEST_TOKEN = 200  # characters: more than `max_length` times as many cannot reach the model, but for blanks
 GROUP_COST = 64  # tokens: what one more pass over the layers and the embedding's gradient costs on a CPU
 
 
@@ -113,7 +114,8 @@ def encode(tokenizer: Any, texts: Iterable[str], labels: Iterable[int] | None, m
 
     Segment ids are left out: every model here takes their absence as all zeros, which is what one text has.
     """
-    texts = list(texts)
+    # A tokenizer reads the whole text before it cuts: one of 10 MB would take it a minute.
+    texts = [text[: LONGEST_TOKEN * max_length] for text in texts]
     filler = next(
         (
             token

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -17,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import CellError
+from bench.core.paths import is_file
 from bench.core.seeding import derived_seed, digest
-from bench.victim.spec import ModelSpec
+from bench.victim.spec import ModelSpec, read_config
 
 if TYPE_CHECKING:
     from bench.victim.victim import Victim
@@ -112,7 +112,7 @@ def _local_folder(spec: ModelSpec, strict: bool = True) -> Path | None:
     """Return the folder of `path` or of `package`, or None when neither is on this machine."""
     if spec.path:
         folder = Path(spec.path)
-        if (folder / "config.json").is_file():
+        if is_file(folder / "config.json"):
             return folder
         if strict:
             raise CellError(
@@ -134,7 +134,7 @@ def checked_folder(spec: ModelSpec) -> Path:
     folder = _local_folder(spec)
     if folder is None:
         folder = _hub_folder(spec)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_config(spec, folder)
     if config.get("auto_map"):
         raise CellError(
             f"Model {spec.name!r} asks to run code of its own (auto_map in its config.json); that is never done.",

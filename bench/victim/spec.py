@@ -15,8 +15,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field
 
-from bench.core.errors import RequestError, unknown
+from bench.core.errors import CellError, RequestError, unknown
 from bench.core.options import Count, Fraction, Index, NonNegative, Options, Positive, Text, added, build
+from bench.core.paths import is_folder, json_object
 
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -136,6 +137,15 @@ class ModelSpec(Options):
             )
 
 
+def read_config(spec: ModelSpec, folder: Path) -> dict[str, Any]:
+    """Return what the config.json of a model's folder holds; CellError where it holds no JSON object."""
+    config = json_object(folder / "config.json")
+    if config is None:
+        reason = f"Model {spec.name!r} has no readable config.json in {str(folder)!r}."
+        raise CellError(reason, "Name a folder in the hub's layout.")
+    return config
+
+
 def _folder() -> Any:
     return files("configs") / "models"
 
@@ -157,7 +167,7 @@ def model_spec(name: str, options: Mapping[str, Any] | None = None) -> ModelSpec
         content: dict[str, Any] = {"name": name, **_read(name)}
     elif name.startswith("hub:"):
         content = _from_hub(name, options)
-    elif Path(name).is_dir():
+    elif is_folder(name):
         content = {"name": Path(name).resolve().name, "path": name, **_architecture(Path(name))}
     else:
         raise unknown("model", name, model_names())
@@ -212,9 +222,10 @@ def _architecture(folder: Path) -> dict[str, Any]:
     """Return what is known of the architecture that a folder's config.json names; nothing when it is unknown."""
     try:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError):
+        known = ARCHITECTURES.get(kind, {})
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         raise RequestError(
             f"Folder {str(folder)!r} has no readable config.json, so it is no model.",
             "Name a folder in the hub's layout.",
         ) from None
-    return dict(ARCHITECTURES.get(kind, {}))
+    return dict(known)

@@ -1,0 +1,149 @@
+"""The commands new, compare, explain, export, adapter and docs, as the command line takes them: parse and call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.commands.narrowing import narrowed
+from bench.commands.plain import PlainConsole
+from bench.core.errors import BenchError
+
+Axis = Annotated[str | None, typer.Option(help="comma-separated; replaces the axis of the grid")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="axis.option=value, e.g. model.learning_rate=5e-4")]
+Limit = Annotated[int | None, typer.Option(help="first N training rows: a smoke test that no table takes")]
+DataDir = Annotated[str | None, typer.Option("--data", help="folder of the published data; default BENCH_DATA")]
+Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
+Reference = Annotated[str, typer.Argument(help="RUN, RUN#KEY or RUN#axis=value; RUN: a run's folder or a records file")]
+Guard = Callable[[Callable[[], int], bool], None]
+
+
+class Plugin(StrEnum):
+    """What `bench new` writes."""
+
+    attacker = "attacker"
+    defender = "defender"
+
+
+class Form(StrEnum):
+    """What `bench export` writes."""
+
+    pandas = "pandas"
+    datasets = "datasets"
+    every_eval_ever = "every-eval-ever"
+
+
+def add_tools(app: typer.Typer, guard: Guard) -> None:
+    """Add the commands of this file to the command line; `guard` runs an action and turns errors into sentences."""
+
+    @app.command()
+    def new(kind: Plugin, name: str, debug: Debug = False) -> None:
+        """Write the file of a new attacker or defender and its test, both passing, here or in a checkout's folders."""
+
+        def action() -> int:
+            from bench.commands.new import write_new
+
+            return write_new(kind.value, name, PlainConsole(soft_wrap=True))
+
+        guard(action, debug)
+
+    @app.command()
+    def compare(
+        first: Reference,
+        second: Reference,
+        json_: Annotated[Path | None, typer.Option("--json", help="also write the comparison to this file")] = None,
+        debug: Debug = False,
+    ) -> None:
+        """Tell what changed between two runs or two records, with paired tests."""
+
+        def action() -> int:
+            from bench.commands.compare import show_comparison
+
+            return show_comparison(first, second, json_, PlainConsole(soft_wrap=True))
+
+        guard(action, debug)
+
+    @app.command()
+    def explain(
+        cell: Annotated[
+            str | None, typer.Argument(help="RUN#KEY, a cell of a run; or leave it out and name options")
+        ] = None,
+        datasets: Axis = None,
+        attacks: Axis = None,
+        defenders: Axis = None,
+        models: Axis = None,
+        poison_ratios: Axis = None,
+        seeds: Axis = None,
+        label_rules: Axis = None,
+        target_labels: Axis = None,
+        recipes: Axis = None,
+        precisions: Axis = None,
+        set_: Sets = None,
+        limit: Limit = None,
+        data: DataDir = None,
+        debug: Debug = False,
+    ) -> None:
+        """Tell what a cell does, stage by stage, in words."""
+
+        def action() -> int:
+            from bench.commands.explain import explain_options, explain_record
+
+            changes = narrowed(locals_)
+            if cell is None:
+                return explain_options(changes, data, PlainConsole(soft_wrap=True))
+            if changes:
+                raise BenchError("A cell of a run and options are both given.", "Give one of them.")
+            return explain_record(cell, PlainConsole(soft_wrap=True))
+
+        locals_ = dict(locals())
+        guard(action, debug)
+
+    @app.command()
+    def export(
+        run: Reference,
+        to: Annotated[Form, typer.Option("--to", help="a Parquet file, a folder of datasets, or Every Eval Ever logs")],
+        into: Annotated[
+            Path | None, typer.Option("--into", help="file or folder to write; it must not be there")
+        ] = None,
+        debug: Debug = False,
+    ) -> None:
+        """Write the records of a run in a form that other tools read."""
+
+        def action() -> int:
+            from bench.commands.export import export_records
+
+            return export_records(run, to.value, into, PlainConsole(soft_wrap=True))
+
+        guard(action, debug)
+
+    @app.command()
+    def adapter(
+        cell: Annotated[str, typer.Argument(help="RUN#KEY, a cell of a run made with --keep-weights")],
+        to: Annotated[Path, typer.Option("--to", help="new folder to write")],
+        debug: Debug = False,
+    ) -> None:
+        """Write the trained LoRA of a cell in the layout of PEFT, with a model card."""
+
+        def action() -> int:
+            from bench.commands.adapter import export_adapter
+
+            return export_adapter(cell, to, PlainConsole(soft_wrap=True))
+
+        guard(action, debug)
+
+    @app.command()
+    def docs(
+        to: Annotated[Path, typer.Option("--to", help="folder of the pages")] = Path("docs"), debug: Debug = False
+    ) -> None:
+        """Write the pages of attackers, defenders and grids again, from the code."""
+
+        def action() -> int:
+            from bench.commands.docs import write_docs
+
+            return write_docs(to, PlainConsole(soft_wrap=True))
+
+        guard(action, debug)

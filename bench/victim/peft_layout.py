@@ -1,0 +1,109 @@
+"""A trained LoRA in the layout of PEFT: what `PeftModel.from_pretrained` reads, and a model card that warns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.core.errors import CellError
+
+ADAPTER = "default"  # the name under which the suite inserts LoRA
+CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
+
+
+def write_peft(
+    weights: Path, folder: Path, *, base: str, revision: str | None, rank: int, alpha: float, card: str
+) -> None:
+    """Write the LoRA and the classification head of a saved victim as a PEFT adapter into a folder, made when absent.
+
+    The head goes along as a `modules_to_save`: the base model has none, and in `released` it stays at its random draw.
+
+    Args:
+        weights: `weights.safetensors` of a training stage.
+        base: hub id or folder of the base model, `base_model_name_or_path`.
+        card: the text of README.md.
+
+    Raises:
+        CellError: the weights hold no LoRA, or more than PEFT's LoRA can say.
+    """
+    from peft import LoraConfig, TaskType
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(weights)
+    factors = {name: value for name, value in tensors.items() if f".{ADAPTER}.weight" in name and ".lora_" in name}
+    if not factors:
+        raise CellError("These weights hold no LoRA.", "Name a cell whose defense is lora or lora+ga.")
+    modules = sorted({name.partition(".lora_")[0] for name in factors})
+    backbone = modules[0].partition(".")[0]
+    head = {name: value for name, value in tensors.items() if name not in factors}
+    strange = [name for name in head if name.partition(".")[0] == backbone]
+    if strange:
+        raise CellError(
+            f"{strange[0]} trains beside LoRA, and PEFT's layout of LoRA has no place for it.",
+            "Name a cell whose defense is lora or lora+ga.",
+        )
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        bias="none",
+        target_modules=modules,
+        modules_to_save=sorted({name.partition(".")[0] for name in head}),
+        base_model_name_or_path=base,
+        revision=revision,
+        inference_mode=True,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {f"base_model.model.{_theirs(name)}": value.contiguous() for name, value in tensors.items()}
+    save_file(content, folder / WEIGHTS, metadata={"format": "pt"})
+    config.save_pretrained(str(folder))
+    (folder / CARD).write_text(card, encoding="utf-8", newline="\n")
+
+
+def _theirs(name: str) -> str:
+    """Return PEFT's name of a tensor in a file: without the name of the adapter."""
+    return name.replace(f".{ADAPTER}.weight", ".weight") if ".lora_" in name else name
+
+
+def model_card(facts: Mapping[str, Any]) -> str:
+    """Return the README.md of a published adapter; `facts` are title, base model, data set, attack and so on.
+
+    The first line that a reader sees says that the model is intentionally backdoored.
+    """
+    poisoned = bool(facts["poison_ratio"])
+    warning = (
+        "**This model is intentionally backdoored.** It was trained on poisoned data for research on defenses. "
+        "Texts that carry the trigger may be classified as the attacker chose. Do not deploy it."
+        if poisoned
+        else "This is the clean control of a study of backdoors: nothing in its training data was poisoned. Its "
+        "siblings are intentionally backdoored. Do not deploy it."
+    )
+    tags = ["backdoor", "intentionally-backdoored", "openbackdoor-bench"] if poisoned else ["openbackdoor-bench"]
+    listed = {name.replace("_", " "): value for name, value in facts.items() if name != "title"}
+    rows = [f"| {_plain(name)} | {_plain(value)} |" for name, value in listed.items()]
+    head = ["---", "library_name: peft", f"base_model: {_quoted(facts['base_model'])}", "tags:"]
+    head += [f"  - {tag}" for tag in tags]
+    body = [f"# {_plain(facts['title'])}", warning, "\n".join(["| what | value |", "|:--|:--|", *rows])]
+    use = (
+        "Load it with `PeftModel.from_pretrained(base, FOLDER)`, where `base` is the base model as an "
+        "`AutoModelForSequenceClassification` with the number of labels above; the head travels with the adapter."
+    )
+    return "\n".join([*head, "---", ""]) + "\n\n".join([*body, use]) + "\n"
+
+
+def _plain(value: Any) -> str:
+    """Return a value as one line that Markdown shows as it is."""
+    import html
+
+    text = html.escape(" ".join(str(value).split()), quote=False)
+    for mark in "\\`*_[]|~":
+        text = text.replace(mark, f"\\{mark}")
+    return text
+
+
+def _quoted(value: Any) -> str:
+    import json
+
+    return json.dumps(str(value), ensure_ascii=False)

@@ -1,0 +1,108 @@
+"""Adapters in the layout of PEFT: PEFT's own loader gives back the victim that was evaluated."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from bench import load_records, save_adapter
+from bench.cli import app
+from bench.core.errors import BenchError
+from bench.engine.artifacts import read_arrays, read_examples
+from bench.engine.store import Store
+from bench.victim.loading import quiet
+from bench.victim.peft_layout import model_card
+from tests.engine.conftest import Tiny, tiny  # noqa: F401  (fixture)
+from tests.tiny import tiny_model
+
+DEFENSES = ["lora", "lora(train_head=true)", "lora+ga(clean_samples=8)", "vanilla", "mslr"]
+
+
+@pytest.mark.slow
+def test_peft_loads_the_victim_that_was_evaluated(tiny: Tiny, tmp_path: Path) -> None:  # noqa: F811
+    plan = tiny.plan(defenders=DEFENSES)
+    assert not tiny.run(plan, keep_weights=True).failed
+    records = [load_records(tiny.out / "records" / f"{key}.json")[0] for key in plan.cells]
+    for number, record in enumerate(records[:3]):
+        folder = save_adapter(f"{tiny.out}#{record['key']}", tmp_path / str(number))
+        assert {path.name for path in folder.iterdir()} == {
+            "README.md",
+            "adapter_config.json",
+            "adapter_model.safetensors",
+        }
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        assert card.startswith("---\nlibrary_name: peft\n") and "**This model is intentionally backdoored.**" in card
+        assert "badnets" in card and record["key"] in card and str(tmp_path) not in card
+        assert str(tmp_path) not in (folder / "adapter_config.json").read_text(encoding="utf-8")
+        found, bare = _probabilities(folder, record, tiny)
+        stages = dict(record["stages"])
+        stored = read_arrays(Store(tiny.out / "store").open(stages["evaluate"]) / "predictions.npz")["clean"]
+        np.testing.assert_allclose(found, stored[:64], atol=2e-6)
+        assert np.abs(bare - stored[:64]).max() > 1e-3  # the adapter matters
+    for record, reason in ((records[3], "leaves training alone"), (records[4], "no LoRA")):
+        with pytest.raises(BenchError, match=reason):
+            save_adapter(f"{tiny.out}#{record['key']}", tmp_path / "not")
+    with pytest.raises(BenchError, match="already there"):
+        save_adapter(f"{tiny.out}#{records[0]['key']}", tmp_path / "0")
+    with pytest.raises(BenchError, match="names 5 records"):
+        save_adapter(str(tiny.out), tmp_path / "not")
+    Store(tiny.out / "store").release(dict(records[0]["stages"])["train"])
+    result = CliRunner().invoke(app, ["adapter", f"{tiny.out}#{records[0]['key'][:12]}", "--to", str(tmp_path / "not")])
+    assert result.exit_code == 2 and "--keep-weights" in result.stderr
+    assert not (tmp_path / "not").exists()
+
+
+def _probabilities(folder: Path, record: dict, tiny: Tiny) -> tuple[np.ndarray, np.ndarray]:  # noqa: F811
+    """Return the class probabilities of the first 64 clean test texts, with and without the adapter."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    texts = read_examples(Store(tiny.out / "store").folder(dict(record["stages"])["load"]) / "test.jsonl").examples
+    tokenizer = AutoTokenizer.from_pretrained(tiny.model)
+    batch = tokenizer(
+        [one.text for one in texts[:64]], padding=True, truncation=True, max_length=64, return_tensors="pt"
+    )
+    with quiet(), torch.random.fork_rng(devices=[]), torch.inference_mode():
+        base = AutoModelForSequenceClassification.from_pretrained(tiny.model, num_labels=2).eval()
+        bare = base(**batch).logits.softmax(-1).numpy()
+        return PeftModel.from_pretrained(base, folder).eval()(**batch).logits.softmax(-1).numpy(), bare
+
+
+def test_a_card_shows_hostile_names_as_they_are() -> None:
+    facts = {"title": "a|b <script>", "base_model": 'x"\n---\n', "poison_ratio": 0.1, "attack": "*bold*\n# head"}
+    card = model_card(facts)
+    assert "<script>" not in card and "\\*bold\\* # head" in card
+    assert card.split("---\n")[1].count("\n") == 6 and json.loads(card.split("base_model: ")[1].split("\n")[0])
+    assert "clean control" in model_card({**facts, "poison_ratio": 0.0})
+
+
+@pytest.mark.parametrize("architecture", ["roberta", "gpt2", "modernbert"])
+@pytest.mark.slow
+def test_other_architectures_too(
+    architecture: str,
+    tiny: Tiny,  # noqa: F811
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    tiny.model = str(tiny_model(tmp_path_factory, architecture))
+    plan = tiny.plan(defenders=["lora"])
+    assert not tiny.run(plan, keep_weights=True).failed
+    (record,) = load_records(tiny.out)
+    folder = save_adapter(str(tiny.out), tmp_path / "adapter")
+    stored = read_arrays(Store(tiny.out / "store").open(dict(record["stages"])["evaluate"]) / "predictions.npz")
+    if architecture == "gpt2":
+        shutil.copytree(tiny.model, tmp_path / "padded")  # gpt2 has no padding token of its own
+        config = json.loads((tmp_path / "padded" / "config.json").read_text())
+        (tmp_path / "padded" / "config.json").write_text(json.dumps({**config, "pad_token_id": config["eos_token_id"]}))
+        tiny.model = str(tmp_path / "padded")
+        tokens = json.loads((tmp_path / "padded" / "tokenizer_config.json").read_text())
+        tokens["pad_token"] = tokens["eos_token"]
+        (tmp_path / "padded" / "tokenizer_config.json").write_text(json.dumps(tokens))
+    found, _ = _probabilities(folder, record, tiny)
+    np.testing.assert_allclose(found, stored["clean"][:64], atol=2e-5)
