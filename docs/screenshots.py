@@ -17,11 +17,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "screenshots"
-WIDTH = 112
+WIDTH, WIDEST = 112, 160  # columns: a wide table gets a wide window
 SMOKE = "--attacks badnets --defenders vanilla,lora --poison-ratios 0.1 --limit 64 --set model.max_steps=3"
 TERMINAL = {
     "run": f"python -m bench run --grid demo {SMOKE}",
-    "plan": "python -m bench plan --grid full",
+    "plan": "python -m bench plan --grid table1",
     "check": "python -m bench check",
     "error": "python -m bench run --grid demo --defenders vanilla,musclelor",
 }
@@ -51,7 +51,8 @@ def terminal_svg(title: str, command: str, text: str) -> str:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(record=True, width=WIDTH, file=io.StringIO())
+    width = max(WIDTH, min(WIDEST, max(len(line) for line in text.splitlines()) + 1))
+    console = Console(record=True, width=width, file=io.StringIO())
     console.print(Text.assemble(("$ ", "green"), (command, "bold")))
     console.print(Text(text))
     # rich names web fonts: the reader's own monospace does as well, and needs no request.
