@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.core.errors import RequestError
-from bench.report.markdown import table
+from bench.report.markdown import DASH, table
 
 BEGIN, END = "<!-- board -->", "<!-- end of board -->"
 SHOWN = ("Defense", "Clean samples", "CACC", "ASR")
@@ -32,6 +32,7 @@ def _board(leaderboard: str) -> str:
     rows = [_cells(line) for line in block[: block.index("")] if line]
     shown = [place for place, name in enumerate(rows[0]) if name in SHOWN]
     picked = [[row[place] for place in shown] for row in [rows[0], *rows[2:]]]
+    picked = [row for row in picked if set(row[2:]) != {DASH}]  # a row without any result is left to the leaderboard
     attacks = next((line for line in lines[:start] if line.startswith("Attacks: ")), "")
     return f"{title}. {attacks}\n\n{table(picked[0], picked[1:], 2)}"
 

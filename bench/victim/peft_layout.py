@@ -43,6 +43,11 @@ def write_peft(
             f"{strange[0]} trains beside LoRA, and PEFT's layout of LoRA has no place for it.",
             "Name a cell whose defense is lora or lora+ga.",
         )
+    if any(name.startswith("score.") and name != "score.weight" for name in head):
+        raise CellError(
+            "The head of this decoder is the paper's, which transformers' classifiers do not have.",
+            "Name a cell of an encoder.",
+        )
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=rank,

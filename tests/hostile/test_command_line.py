@@ -101,6 +101,7 @@ def stands(pairs: list[str]) -> bool:
     return True
 
 
+@pytest.mark.slow
 @given(requests())
 @examples("requests")
 def test_a_hostile_request_is_refused(arguments: list[str]) -> None:

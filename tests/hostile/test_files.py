@@ -75,6 +75,7 @@ def good_choices() -> st.SearchStrategy[Any]:
     return part | st.sampled_from([0, 1, 0.1, "demo", ("a", "b"), {}, None, "encoder", "custom", "mix"])
 
 
+@pytest.mark.slow
 @given(st.sampled_from(SPECS), st.data())
 @examples("specs")
 def test_a_spec_is_made_or_refused(cls: type, data: st.DataObject) -> None:

@@ -55,6 +55,7 @@ def write(path: Path, records: list[dict[str, Any]]) -> Path:
     return path
 
 
+@pytest.mark.slow
 @given(damaged())
 @examples("records")
 def test_a_damaged_record_is_refused_or_serves_every_reader(tmp_path: Path, spoilt: dict[str, Any]) -> None:
@@ -72,6 +73,7 @@ def test_a_damaged_record_is_refused_or_serves_every_reader(tmp_path: Path, spoi
     json.dumps(to_every_eval_ever([found], 0), allow_nan=False)
 
 
+@pytest.mark.slow
 @given(damaged(), st.sampled_from(["table", "publish", "compare", "explain", "export"]))
 @examples("record commands")
 def test_a_command_over_a_damaged_record_ends_in_words(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +81,7 @@ def test_a_card_shows_hostile_names_as_they_are() -> None:
     assert "clean control" in model_card({**facts, "poison_ratio": 0.0})
 
 
-@pytest.mark.parametrize("architecture", ["roberta", "gpt2", "modernbert"])
+@pytest.mark.parametrize("architecture", ["roberta", "modernbert"])
 @pytest.mark.slow
 def test_other_architectures_too(
     architecture: str,
@@ -96,13 +95,18 @@ def test_other_architectures_too(
     (record,) = load_records(tiny.out)
     folder = save_adapter(str(tiny.out), tmp_path / "adapter")
     stored = read_arrays(Store(tiny.out / "store").open(dict(record["stages"])["evaluate"]) / "predictions.npz")
-    if architecture == "gpt2":
-        shutil.copytree(tiny.model, tmp_path / "padded")  # gpt2 has no padding token of its own
-        config = json.loads((tmp_path / "padded" / "config.json").read_text())
-        (tmp_path / "padded" / "config.json").write_text(json.dumps({**config, "pad_token_id": config["eos_token_id"]}))
-        tiny.model = str(tmp_path / "padded")
-        tokens = json.loads((tmp_path / "padded" / "tokenizer_config.json").read_text())
-        tokens["pad_token"] = tokens["eos_token"]
-        (tmp_path / "padded" / "tokenizer_config.json").write_text(json.dumps(tokens))
     found, _ = _probabilities(folder, record, tiny)
     np.testing.assert_allclose(found, stored["clean"][:64], atol=2e-5)
+
+
+@pytest.mark.slow
+def test_a_decoder_with_the_papers_head_is_refused(
+    tiny: Tiny,  # noqa: F811
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    tiny.model = str(tiny_model(tmp_path_factory, "gpt2"))
+    assert not tiny.run(tiny.plan(defenders=["lora"]), keep_weights=True).failed
+    with pytest.raises(BenchError, match="head of this decoder is the paper's"):
+        save_adapter(str(tiny.out), tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()
