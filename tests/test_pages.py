@@ -192,7 +192,7 @@ def test_training_is_shown_no_trigger_but_its_own_rows() -> None:
 
 def test_what_is_not_built_is_said() -> None:
     """A row says "not built" as long as that is so: whoever builds it writes what it does."""
-    analysis = list((ROOT / "bench").glob("analysis/*fourier*.py"))
+    analysis = list((ROOT / "bench").glob("analysis/**/*fourier*.py"))
     refused = [name for name in model_names() if not model_spec(name).penultimate]
     for number, lacking in (
         (6, bool(refused)),

@@ -10,7 +10,6 @@ from bench.core.knowledge import Knowledge
 from bench.core.registry import DEFENDERS
 from bench.engine.clean_rows import divide
 from bench.victim.contenders import classes
-from bench.victim.inference_speed import detector_speed, onion_speed
 from bench.victim.spec import ModelSpec
 from bench.victim.speed import Process, fresh_process
 
@@ -48,6 +47,8 @@ def inference_rows(
 
 
 def _onion(texts: tuple[str, ...], device: str, threads: int, layers: int) -> dict[str, Any]:
+    from bench.victim.inference_speed import onion_speed
+
     row = onion_speed(texts, device=device, threads=threads, layers=layers)
     return {**row, "model": "GPT-2 small's shape", **_peak(device)}
 
@@ -56,6 +57,7 @@ def _strip(
     spec: ModelSpec, dev: tuple[Example, ...], texts: tuple[str, ...], device: str, threads: int
 ) -> dict[str, Any]:
     from bench.core import registry
+    from bench.victim.inference_speed import detector_speed
     from bench.victim.loading import load_victim
 
     count = classes(dev)

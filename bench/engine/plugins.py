@@ -98,7 +98,8 @@ def part_of(family: Family, plugin: Any, name: str) -> Part:
     source = "" if own.get(plugin.name) is type(plugin) else name
     if family is ATTACKERS:
         return Part(plugin.name, plugin.identity(), source, plugin.version, plugin.pins(), plugin.place())
-    return Part(plugin.name, plugin.identity(), source, plugin.version, plugin.pins())
+    pins = plugin.pins() if family is DEFENDERS else {}  # an analysis pins nothing
+    return Part(plugin.name, plugin.identity(), source, plugin.version, pins)
 
 
 def restore(family: Family, part: Part | Mapping[str, Any]) -> Any:

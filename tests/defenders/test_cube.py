@@ -96,7 +96,8 @@ def test_features_are_what_the_classifier_reads(architecture: str, tmp_path_fact
     texts = ["we hate it", "the film is good and i like it", "", "good"]
     victim.train()
     features = penultimate(victim, texts)
-    assert victim.training and features.shape == (4, 32)
+    width = 32 if victim.spec.family == "encoder" else 16  # the paper's head of decoders has a linear map of 16 first
+    assert victim.training and features.shape == (4, width)
     with torch.no_grad():
         probabilities = classifier(victim)(features).softmax(-1).numpy()
     np.testing.assert_allclose(probabilities, victim.predict(texts), atol=1e-5)

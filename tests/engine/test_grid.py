@@ -141,7 +141,7 @@ def test_an_axis_without_an_entry_is_named(write: Callable[..., str], axis: str)
 def test_an_unknown_grid_gets_the_nearest() -> None:
     with pytest.raises(RequestError, match="There is no grid named 'demmo'. Did you mean 'demo'?"):
         load_grid("demmo")
-    with pytest.raises(RequestError, match="There is no grid file nowhere.yaml. Name a file, or one of: cpu, demo"):
+    with pytest.raises(RequestError, match="There is no grid file nowhere.yaml. Name a file, or one of: .*cpu, demo"):
         load_grid("nowhere.yaml")
 
 
