@@ -37,8 +37,11 @@ def draw(data: Watched) -> Any:
     for panel, training in zip(panels[-1], data.panels, strict=True):
         panel.set_xlabel(f"optimizer step ({training.steps_per_epoch} per epoch)")
     if rows and data.spectrum.kind == "ratios":
-        handles, labels = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=4)
+        # A mapping may be degenerate in some panels: the legend has what any of them shows.
+        shown = [pair for panel in panels.flat for pair in zip(*panel.get_legend_handles_labels(), strict=True)]
+        named = {label: handle for handle, label in reversed(shown)}
+        labels = sorted(named, key=lambda label: (label.split()[1] != "clean", label.split()[0] != "LFR"))
+        figure.legend([named[label] for label in labels], labels, loc="outside upper center", ncols=4)
     if image is not None:
         bar = figure.colorbar(image, ax=panels, shrink=min(1.0, 2.4 / len(rows)), extend="both", pad=0.01)
         bar.set_label(f"relative error (dark: small; cut to {LIMITS[0]:g} to {LIMITS[1]:g})")
@@ -84,7 +87,7 @@ def _errors(panel: Any, training: Panel, row: Row, labelled: bool) -> Any:
     """Draw one strip for each part of each mapping; a strip without numbers is hatched and says why."""
     steps = training.steps
     edges = [(a + b) / 2 for a, b in zip(steps, steps[1:], strict=False)]
-    edges = [steps[0] - (edges[0] - steps[0]), *edges, steps[-1] + (steps[-1] - edges[-1])]
+    edges = [steps[0], *edges, steps[-1]]
     image = None
     panel.grid(visible=False)
     for place, (mapping, part) in enumerate(PARTS):
