@@ -60,12 +60,15 @@ def calibrate(stages: Iterable[Stage], known: Mapping[str, float], sized: Sized,
     For each model, data set, precision and training defense: 3 steps, of which 2 are timed, and 64 texts, in a process
     of one thread. A model or a data set that is not on this machine is left out.
     """
-    todo = {}
+    todo: dict[str, Stage] = {}
+    looked: set[str] = set()
     for stage in stages:
         if stage.kind == "train":
             name = rate_name(STEPPING, stage.content, dataset_of(stage), device)
-            if name not in known and name not in todo and _here(stage) and sized.of(stage) is not None:
-                todo[name] = stage
+            if name not in known and name not in looked:
+                looked.add(name)  # once for all stages of its kind
+                if sized.of(stage) is not None and _here(stage):
+                    todo[name] = stage
     found: Rates = {}
     if not todo:
         return found
