@@ -93,6 +93,13 @@ def test_inference_and_repair_share_one_training_with_vanilla() -> None:
     assert counts["stages_evaluate"] == 3
 
 
+def test_the_defenses_of_one_setting_train_the_victim_once() -> None:
+    names = ("vanilla", "onion(lm=local)", "strip", "rap", "fine-mixing", "e-pur", "fine-pruning")
+    grid = Grid(datasets=["demo"], attacks=["badnets"], models=["minilm-l6"], defenders=names, poison_ratios=[0.1])
+    summary = make_plan(expand([grid])).summary()
+    assert (summary["cells"], summary["trainings"], summary["trainings_alone"]) == (7, 1, 7)
+
+
 def test_a_cleanser_trains_its_own_victim() -> None:
     counts = plan(defenders=("vanilla", FILTER, STRIP, REPAIR, CLEANSER)).summary()
     assert (counts["trainings"], counts["stages_cleanse"], counts["stages_poison"]) == (2, 1, 1)
