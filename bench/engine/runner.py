@@ -26,7 +26,7 @@ from bench.engine.schedule import Schedule
 from bench.engine.stages import WEIGHTS, CellStages, Stage, with_ancestors
 from bench.engine.store import LostError, Store, StoreError, UnwritableError
 
-REBUILDS = 3  # how often one stage or cell may find something lost before it fails
+REBUILDS = 3  # how often a stage or cell may find the same stage lost before it fails
 SHORT, LONG = 0.1, 5.0  # seconds between looks at a stage that another run is building: doubled from one to the other
 
 
@@ -89,7 +89,7 @@ class Runner:
         self._written: set[str] = set()
         self._cells: dict[str, list[str]] = {}  # stage -> cells that may be finished once it is settled
         self._uses: Counter[str] = Counter()  # stage -> stages still to come that read it
-        self._lost: Counter[str] = Counter()  # stage or cell -> how often it found something lost
+        self._lost: Counter[tuple[str, str]] = Counter()  # stage or cell, what it found lost -> how often
         self._looks: Counter[str] = Counter()  # stage -> how often another run was found building it
         self._stuck: str | None = None
 
@@ -229,8 +229,8 @@ class Runner:
 
     def _rebuild(self, lost: str, finder: str, below: list[Stage]) -> bool:
         """Schedule a lost stage again before its finder, a stage or a cell; tell whether there is a point in it."""
-        self._lost[finder] += 1
-        if self._lost[finder] > REBUILDS or lost in self._schedule.failed:
+        self._lost[finder, lost] += 1
+        if self._lost[finder, lost] > REBUILDS or lost in self._schedule.failed:
             return False
         again = Todo()
         self._need(next(stage for stage in with_ancestors(below) if stage.key == lost), again)

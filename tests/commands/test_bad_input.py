@@ -40,7 +40,7 @@ WRONG = {
     "recipe": ([*RUN, "--recipes", "mine"], "recipes", "mine"),
     "precision": ([*RUN, "--precisions", "fp8"], "precisions", "fp8"),
     "limit": ([*RUN, "--limit", "0"], "limit is 0", "range"),
-    "engine": ([*RUN, "--engine", "rey"], "no engine named 'rey'", "There are"),
+    "engine": ([*RUN, "--engine", "rey"], "no engine named 'rey'", "Did you mean 'ray'?"),
     "workers": ([*RUN, "--workers", "0"], "--workers is 0", "default"),
     "device": ([*RUN, "--device", "cuda:7"], "no device 'cuda:7'", "This machine has: cpu"),
     "missing data folder": ([*RUN, "--data", "nowhere"], "data folder nowhere does not exist", "datasets/"),

@@ -37,7 +37,8 @@ def absent() -> dict[str, Any]:
     sys.modules["openbackdoor"] = None  # type: ignore[assignment]
     before = (dict(os.environ), os.listdir())
     bridge = importlib.import_module("bench.openbackdoor")
-    module = bridge.StandIn("strsimpy.levenshtein", "Run: pip install strsimpy.")
+    shims = importlib.import_module("bench.openbackdoor.shims")
+    module = shims.StandIn("strsimpy.levenshtein", "Run: pip install strsimpy.")
     return {
         "imported": [name for name in ("torch", "transformers", "defenders.base") if name in sys.modules],
         "changed": before != (dict(os.environ), os.listdir()),
