@@ -73,6 +73,7 @@ def run(
     gpus_per_worker: Annotated[float, typer.Option(help="share of a GPU for each worker of Ray")] = 1.0,
     slurm: Annotated[list[str] | None, typer.Option("--slurm", help="parameter=value of submitit")] = None,
     gang: Annotated[int | None, typer.Option(help="trainings that share passes; default 16 on a GPU, else 1")] = None,
+    memory: Annotated[str | None, typer.Option(help="of a GPU that is used, 40GB; default 80 %")] = None,
     debug: Debug = False,
 ) -> None:
     """Run a grid: build what is missing, write a record for each cell, then the tables."""
@@ -80,7 +81,7 @@ def run(
     def action() -> int:
         from bench.commands.run import Request, run_grid
 
-        placed = (deterministic, address, gpus_per_worker, tuple(slurm or ()), gang)
+        placed = (deterministic, address, gpus_per_worker, tuple(slurm or ()), gang, memory)
         asked = (grid, _narrow(locals_), out, data, device, engine, workers, keep_weights, retry_failed)
         return run_grid(Request(*asked, *placed), _console())
 

@@ -51,7 +51,7 @@ class Request:
     gpus_per_worker: float = 1.0
     slurm: tuple[str, ...] = ()
     gang: int | None = None
-    memory: str | None = None  # of `bench plan`: sizes to fit, 24GB,80GB
+    memory: str | None = None  # of `bench plan`: sizes to fit, 24GB,80GB; of `bench run`: one, of a GPU
     length: int | None = None  # of `bench plan`: tokens of a padded batch
     calibrate: bool = True
 
@@ -161,7 +161,7 @@ def _run(
             plan = Plan(plan.cells, _without(plan.stages, away), {**plan.impossible, **away})
             runner = Runner(plan, out, environment, **settings)
             todo = runner.todo()
-        machine = Machine(data_dir, devices[0], request.deterministic)
+        machine = Machine(data_dir, devices[0], request.deterministic, memory_of_a_worker(request, devices))
         with upkeep.run_claim(out, shared=True) as free:
             if not free:
                 raise RequestError(f"`bench clean` is at work in {out}.", "Wait until it is done.")
@@ -172,6 +172,21 @@ def _run(
                     return runner.run(executor, todo)
             finally:
                 executor.close()
+
+
+def memory_of_a_worker(request: Request, devices: list[str]) -> float | None:
+    """Return the bytes of a GPU that one worker may take: its part of --memory, else of 80 % of the GPU.
+
+    Raises:
+        RequestError: --memory is no size, or there is no GPU whose memory it could bound.
+    """
+    if devices[0] == "cpu":
+        if request.memory is not None:
+            raise RequestError("--memory bounds a GPU, and this run is on a CPU.", "Leave it out, or lower --workers.")
+        return None
+    (budget,) = budgets_of(request.memory, None)[:1]
+    workers = request.workers or len(devices)
+    return budget.size / max(1, -(-workers // len(devices)))
 
 
 def _without(stages: Mapping[str, Any], away: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class Machine:
     data_dir: Path | None
     device: str = "cpu"
     deterministic: bool = False
+    memory: float | None = None  # bytes of a GPU that one worker may take; None: all of it
     loop: Literal["ours", "reference", "published"] = "ours"
 
 
@@ -154,10 +155,12 @@ def _worker(kind: str) -> Worker:
     if kind in ("load", "poison", "trigger"):
         return {"load": _load, "poison": _poison, "trigger": _trigger}[kind]
     from bench.engine import work_victim
+    from bench.engine.bounded import bounded
     from bench.engine.repeatable import repeatable
 
     def work(job: Job) -> dict[str, Any]:
-        with repeatable(job.machine.device, job.machine.deterministic):
+        machine = job.machine
+        with repeatable(machine.device, machine.deterministic), bounded(machine.device, machine.memory):
             return work_victim.WORKERS[kind](job)
 
     return work

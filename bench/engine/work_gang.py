@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.engine.bounded import bounded
 from bench.engine.repeatable import repeatable
 from bench.engine.store import Store, write_json
 from bench.engine.work import NONE, Built, Job, Machine, Workers, claimed, execute, manifest_of, standing, writing
@@ -25,7 +26,7 @@ def execute_gang(payloads: Sequence[Payload], root: Path, machine: Machine, work
     with ExitStack() as held:
         for member in members:
             _guard(member, lambda it=member: it.begin(root, machine, held))
-        with repeatable(machine.device, machine.deterministic):
+        with repeatable(machine.device, machine.deterministic), bounded(machine.device, machine.memory):
             _train([member for member in members if member.result is None], machine)
     return [member.result for member in members]
 
@@ -54,7 +55,7 @@ class _Member:
         store.forget_drafts(self.payload["key"])
         with writing(store):
             self.job = Job(self.payload, store, held.enter_context(store.draft(self.payload["key"])), machine)
-            with repeatable(machine.device, machine.deterministic):
+            with repeatable(machine.device, machine.deterministic), bounded(machine.device, machine.memory):
                 self.task, self.noted = training(self.job)
         self.seconds = time.perf_counter() - began
 

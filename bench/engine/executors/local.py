@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 from collections import deque
@@ -115,7 +116,7 @@ class LocalExecutor:
 
     def _new_worker(self) -> _Worker:
         device = self._devices.popleft()
-        machine = Machine(self.machine.data_dir, device, self.machine.deterministic)
+        machine = dataclasses.replace(self.machine, device=device)
         worker = _Worker(self._context, self.root, machine, self.build)
         self._workers.append(worker)
         self._device[worker] = device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import socket
@@ -69,7 +70,7 @@ class RayExecutor:
         environment = {**WORKER_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
         options = {"num_cpus": 1, "num_gpus": gpus_per_worker if on_gpu else 0, "max_restarts": 0}
         settings = {**options, "runtime_env": {"env_vars": environment}}
-        self._arguments = (str(root.resolve()), Machine(machine.data_dir, device, machine.deterministic), build)
+        self._arguments = (str(root.resolve()), dataclasses.replace(machine, device=device), build)
         self._actors = self.ray.remote(_Worker).options(**settings)
         self._idle: deque[Any] = deque()
         self._running: dict[Any, tuple[Any, Task]] = {}

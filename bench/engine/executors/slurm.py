@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import time
@@ -74,7 +75,7 @@ class SlurmExecutor:
             raise RequestError(f"--slurm: {error}", "Name parameters of submitit, as slurm_partition=gpu.") from error
         device = "cuda:0" if on_gpu else machine.device
         place = None if machine.data_dir is None else machine.data_dir.resolve()
-        self._job = StageJob(str(root.resolve()), Machine(place, device, machine.deterministic), build)
+        self._job = StageJob(str(root.resolve()), dataclasses.replace(machine, data_dir=place, device=device), build)
         self._waiting: list[Task] = []
         self._running: dict[Any, Task] = {}
         self._deaths: dict[str, int] = {}
