@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -50,7 +51,7 @@ class JointModel:
         """Whether this is a gang of one."""
         return len(self.victims) == 1
 
-    @property
+    @functools.cached_property
     def stackable(self) -> bool:
         """Whether several sources can run in one pass: nothing that trains is a part of the backbone itself."""
         return not shareable([self.victims[0], self.victims[0]])

@@ -31,9 +31,12 @@ def kind_of(victim: Victim) -> str | None:
         return None
     if victim.spec.checkpointing or victim.spec.weights != "fp32":
         return None  # neither is known here
-    config = model.config
+    config, spec = model.config, victim.spec
     plain = (
-        getattr(config, "position_embedding_type", None) in (None, "absolute")
+        # Activations are computed again, or weights kept in bf16, only by transformers' own pass.
+        not spec.checkpointing
+        and spec.weights == "fp32"
+        and getattr(config, "position_embedding_type", None) in (None, "absolute")
         and not getattr(config, "is_decoder", False)
         and not getattr(config, "add_cross_attention", False)
     )
