@@ -30,13 +30,10 @@ def kind_of(victim: Victim) -> str | None:
     if kind is None or not type(model).__module__.startswith("transformers.models."):
         return None
     if victim.spec.checkpointing or victim.spec.weights != "fp32":
-        return None  # neither is known here
-    config, spec = model.config, victim.spec
+        return None  # only transformers' own pass computes activations again, or keeps weights in bf16
+    config = model.config
     plain = (
-        # Activations are computed again, or weights kept in bf16, only by transformers' own pass.
-        not spec.checkpointing
-        and spec.weights == "fp32"
-        and getattr(config, "position_embedding_type", None) in (None, "absolute")
+        getattr(config, "position_embedding_type", None) in (None, "absolute")
         and not getattr(config, "is_decoder", False)
         and not getattr(config, "add_cross_attention", False)
     )
