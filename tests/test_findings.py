@@ -1,0 +1,64 @@
+"""Every number in a table of leaderboard/FINDINGS.md is one that a published record holds."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.core.metrics import wilson
+from bench.report.records import load_records
+
+FOLDER = Path(__file__).resolve().parents[1] / "leaderboard"
+TEXT = (FOLDER / "FINDINGS.md").read_text(encoding="utf-8")
+
+
+def rows() -> list[dict[str, str]]:
+    """Return the rows of every table that names cells, by column."""
+    found, head = [], []
+    for line in TEXT.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
+        if not cells:
+            head = []
+        elif not head:
+            head = cells
+        elif set(cells[0]) - set(":- "):
+            found.append(dict(zip(head, cells, strict=True)))
+    return [row for row in found if {"Attack", "Defense"} <= row.keys()]
+
+
+def records() -> dict[tuple[str, str, float], dict[str, Any]]:
+    """Return the published records of the findings' board by attack, defense and poison ratio."""
+    held = [record for record in load_records(FOLDER / "records.jsonl") if record["cell"]["dataset"]["name"] == "sst2-2k"]
+    return {
+        (record["cell"]["attack"]["name"], record["cell"]["defense"]["name"], float(record["cell"]["poison_ratio"])): record
+        for record in held
+        if record["cell"]["seed"] == 0 and record["cell"]["recipe"] == "released" and record["status"] == "ok"
+    }
+
+
+def test_there_are_findings() -> None:
+    assert len(rows()) >= 20
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row['Attack']}-{row['Defense']}")
+def test_a_number_of_the_findings_is_held_by_a_record(row: dict[str, str]) -> None:
+    record = records()[row["Attack"], row["Defense"], float(row.get("Ratio", 0.1))]
+    for column, name in (("CACC", "cacc"), ("ASR", "asr"), ("Floor", "asr_floor"), ("FRR", "frr"), ("FAR", "far")):
+        if column in row:
+            assert row[column] == f"{100 * record['metrics'][name]['value']:.2f}", column
+    if "AUROC" in row:
+        assert row["AUROC"] == f"{record['metrics']['auroc']:.2f}"
+    if "ASR, 95 %" in row:
+        low, high = wilson(record["metrics"]["asr"]["hits"], record["metrics"]["asr"]["n"])
+        assert row["ASR, 95 %"] == f"{100 * low:.1f} to {100 * high:.1f}"
+    if "Removed, poisoned" in row:
+        cleansed = record["cleansed"]
+        assert row["Removed, poisoned"] == f"{cleansed['removed']}, {cleansed['removed_poisoned']}"
+
+
+def test_the_page_is_linked() -> None:
+    readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    assert re.search(r"\(leaderboard/FINDINGS\.md\)", readme)
