@@ -31,9 +31,15 @@ def rows() -> list[dict[str, str]]:
 
 def records() -> dict[tuple[str, str, float], dict[str, Any]]:
     """Return the published records of the findings' board by attack, defense and poison ratio."""
-    held = [record for record in load_records(FOLDER / "records.jsonl") if record["cell"]["dataset"]["name"] == "sst2-2k"]
+    held = [
+        record for record in load_records(FOLDER / "records.jsonl") if record["cell"]["dataset"]["name"] == "sst2-2k"
+    ]
     return {
-        (record["cell"]["attack"]["name"], record["cell"]["defense"]["name"], float(record["cell"]["poison_ratio"])): record
+        (
+            record["cell"]["attack"]["name"],
+            record["cell"]["defense"]["name"],
+            float(record["cell"]["poison_ratio"]),
+        ): record
         for record in held
         if record["cell"]["seed"] == 0 and record["cell"]["recipe"] == "released" and record["status"] == "ok"
     }
