@@ -76,7 +76,7 @@ def _cell_lines(cell: dict[str, Any]) -> list[str]:
             )
         lines.append(text)
     if cell["no_test"]:
-        lines.append(f"  No paired test: {cell['no_test']}.")
+        lines.append(f"  No paired test: {str(cell['no_test']).rstrip('.')}.")
     return lines
 
 
