@@ -171,7 +171,8 @@ def _seen(victim: Any) -> list[dict[str, Any]]:
     """Return what each call of a test defense was given: the model, the clean splits, the flags."""
     return [
         {
-            "model": "victim" if model is victim else str(model),
+            # Its victim arrives as one of ours, around the very same model.
+            "model": "victim" if model is victim or getattr(model, "model", None) is victim.plm else str(model),
             "clean": sorted(clean),
             "flags": sorted({row.poisoned for split in (*clean.values(), poison) for row in split}),
             "rows": len(poison),

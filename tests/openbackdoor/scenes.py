@@ -84,7 +84,8 @@ def ours_first() -> dict[str, Any]:
     style = importlib.import_module("openbackdoor.attackers.poisoners").StyleBkdPoisoner
     optimizer = importlib.import_module("openbackdoor.trainers.trainer").AdamW
     changed = zip(("environment", "handlers", "level", "folder"), before, after, strict=True)
-    stand_ins = [name for name, module in sys.modules.items() if isinstance(module, bridge.StandIn)]
+    shims = importlib.import_module("bench.openbackdoor.shims")
+    stand_ins = [name for name, module in sys.modules.items() if isinstance(module, shims.StandIn)]
     return {
         "subclass": issubclass(Defender, bridge.Defender),
         "module": bridge.Defender.__module__,
