@@ -65,10 +65,11 @@ def test_a_defense_sees_no_flag_and_changes_nothing_that_it_was_lent(
             victims = [value for value in (*arguments, *given.values()) if isinstance(value, Victim)]
             lent = victims if method in ("correct", "detect", "suspicion") else []
             before = [victim.fingerprint() for victim in lent]
-            result = plain(self, *arguments, **given)
-            kept = before == [victim.fingerprint() for victim in lent]
-            seen.append((method, sum(example[2] != 0 for example in handed), kept))
-            return result
+            try:
+                return plain(self, *arguments, **given)
+            finally:  # also where it gives up with a reason
+                kept = before == [victim.fingerprint() for victim in lent]
+                seen.append((method, sum(example[2] != 0 for example in handed), kept))
 
         return base._guarded(act) if plain is not guarded else act
 
