@@ -57,7 +57,9 @@ def test_every_published_record_is_explained_with_its_numbers() -> None:
         one = json.loads(line)
         lines = explain(cell_of(one), one)
         assert f"ASR {100 * one['metrics']['asr']['value']:.2f}" in lines[-1]
-        assert f"That is {one['poison']['rows']:,} rows." in "\n".join(lines)
+        rows = one["poison"]["rows"]
+        said = f"That is {rows:,} rows." if rows else "nothing is poisoned: this is the clean control"
+        assert said in "\n".join(lines)
 
 
 def test_a_failure_says_its_reason() -> None:
