@@ -177,16 +177,24 @@ def _run(
 def memory_of_a_worker(request: Request, devices: list[str]) -> float | None:
     """Return the bytes of a GPU that one worker may take: its part of --memory, else of 80 % of the GPU.
 
+    On the machines of Ray and Slurm nothing is known of the GPUs from here: only what --memory says is a bound there.
+
     Raises:
-        RequestError: --memory is no size, or there is no GPU whose memory it could bound.
+        RequestError: --memory is not one size, or there is no GPU whose memory it could bound.
     """
     if devices[0] == "cpu":
         if request.memory is not None:
             raise RequestError("--memory bounds a GPU, and this run is on a CPU.", "Leave it out, or lower --workers.")
         return None
-    (budget,) = budgets_of(request.memory, None)[:1]
+    if _elsewhere(request) and request.memory is None:
+        return None
+    budgets = budgets_of(request.memory, None)
+    if len(budgets) > 1:
+        raise RequestError(f"--memory {request.memory!r} has {len(budgets)} sizes.", "Name one: 40GB, say.")
+    if _elsewhere(request):
+        return budgets[0].size
     workers = request.workers or len(devices)
-    return budget.size / max(1, -(-workers // len(devices)))
+    return budgets[0].size / max(1, -(-workers // len(devices)))
 
 
 def _without(stages: Mapping[str, Any], away: Mapping[str, Any]) -> dict[str, Any]:

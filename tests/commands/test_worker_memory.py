@@ -31,6 +31,15 @@ def test_workers_share_the_memory_of_their_gpu(
     assert memory_of_a_worker(request, devices) == pytest.approx(expected * GIGABYTE)
 
 
+def test_machines_elsewhere_are_bounded_by_what_is_said_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_plan, "_device", lambda: ("machine", 10 * GIGABYTE))  # of the one that plans
+    away = {"engine": "slurm", "device": "cuda"}
+    assert memory_of_a_worker(Request("demo", **away), ["cuda:0"]) is None
+    assert memory_of_a_worker(Request("demo", memory="40GB", workers=8, **away), ["cuda:0"]) == 40 * GIGABYTE
+    with pytest.raises(RequestError, match="has 2 sizes"):
+        memory_of_a_worker(Request("demo", memory="24GB,80GB"), ["cuda:0"])
+
+
 def test_a_cpu_is_not_bounded() -> None:
     assert memory_of_a_worker(Request("demo"), ["cpu"]) is None
     with pytest.raises(RequestError, match="bounds a GPU"):
