@@ -45,17 +45,11 @@ class Layout:
     ids: Tensor  # [tokens]
     positions: Tensor  # [tokens], from 0 in each row
     starts: Tensor  # [rows], the first token of each row
-    ends: Tensor  # [rows], the last one
     labels: Tensor  # [rows]
     order: tuple[tuple[int, ...], ...]  # of each source: its rows, as they stand here
     token_bounds: tuple[tuple[int, int], ...]  # of each source
     row_bounds: tuple[tuple[int, int], ...]
     blocks: tuple[Block, ...]
-
-    @property
-    def sources(self) -> int:
-        """How many sources the pass has."""
-        return len(self.order)
 
 
 def lay_out(sources: Sequence[Source], device: torch.device, split: bool) -> Layout:
@@ -88,12 +82,10 @@ def lay_out(sources: Sequence[Source], device: torch.device, split: bool) -> Lay
         row += len(mine)
         token_bounds.append((first_token, token))
         row_bounds.append((first_row, row))
-    begun = torch.tensor(starts)
     return Layout(
         ids=torch.cat(ids).to(device),
         positions=torch.cat(positions).to(device),
-        starts=begun.to(device),
-        ends=(torch.tensor([*starts[1:], token]) - 1).to(device),
+        starts=torch.tensor(starts).to(device),
         labels=torch.cat(labels).to(device),
         order=tuple(order),
         token_bounds=tuple(token_bounds),

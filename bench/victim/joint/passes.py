@@ -46,11 +46,6 @@ class JointModel:
         linear = value.ndim == 2 and "embeddings" not in name
         return value.detach().to(torch.bfloat16) if self.half and linear else value
 
-    @property
-    def alone(self) -> bool:
-        """Whether this is a gang of one."""
-        return len(self.victims) == 1
-
     @functools.cached_property
     def stackable(self) -> bool:
         """Whether several sources can run in one pass: nothing that trains is a part of the backbone itself."""

@@ -44,10 +44,6 @@ class Weights:
             raise KeyError(f"{name} differs between the sources of a pass")
         return stacked[0]
 
-    def of(self, name: str, source: int) -> Tensor:
-        """Return the tensor of one source."""
-        return self.own[name][source] if name in self.own else self.frozen[name]
-
     def linear(self, values: Tensor, name: str, bounds: Bounds) -> Tensor:
         """Return the linear map `name` of values [n, in], whose rows `bounds` divides among the sources."""
         weight, bias = f"{name}.weight", f"{name}.bias"
