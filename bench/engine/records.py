@@ -146,7 +146,6 @@ def _measured(
 ) -> dict[str, Any]:
     clean, poisoned = predictions["clean"].argmax(axis=1), predictions["poisoned"].argmax(axis=1)
     labels, rows = predictions["labels"], predictions["rows"]
-    plain = metrics.accuracy(clean, labels)
     rules = {}
     for rule in ("reject", "flip"):
         if flags is None:
@@ -171,7 +170,8 @@ def _measured(
         "metrics": {**measured["reject"], **detection},
         "metrics_flip": measured.get("flip") if flags is not None else None,
         "asr_floor_missing": reason,
-        "trained": metrics.trained(plain["value"], labels),
+        # By what the cell does to clean inputs, flags included: a detector that rejects them all has no ASR either.
+        "trained": metrics.trained(measured["reject"]["cacc"]["value"], labels),
     }
 
 
