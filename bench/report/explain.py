@@ -184,5 +184,6 @@ def _outcome(record: Record) -> str:
     said = [f"{title} {percent(metric(record, name))}" for title, name in rates.items()]
     seconds = (record.get("cost") or {}).get("total_seconds")
     cost = f", {seconds:.0f} s of work" if seconds is not None else ""
-    learnt = "" if record.get("trained") is not False else " Its CACC is that of a model which learnt nothing: the ASR says nothing."
+    guessing = " Its CACC is that of a model which learnt nothing: the ASR says nothing."
+    learnt = guessing if record.get("trained") is False else ""
     return f"Outcome: {', '.join(said)} (percent){cost}.{learnt}"
