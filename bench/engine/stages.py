@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
+from bench.core.registry import RESERVED
 from bench.core.seeding import digest
 from bench.core.spec import Cell, Part
 
@@ -24,8 +25,8 @@ VERSION = {
     "cleanse": 2,
     "train": 2,
     "repair": 2,
-    "filter": 1,
-    "detect": 1,
+    "filter": 2,
+    "detect": 2,
     "evaluate": 1,
 }
 WEIGHTS = frozenset({"train", "repair"})  # kinds whose folder holds weights
@@ -113,7 +114,8 @@ class Chains:
         for part, defense in links:
             if "cleanse" in _acting(type(defense)):
                 shared = {"victim": self._train(cell, load, poison, None)} if defense.wants_victim else {}
-                data = self.stage("cleanse", self._setting(cell, part), {"load": load, "data": data, **shared})
+                setting = {**self._setting(cell, part), **_shown(cell)}
+                data = self.stage("cleanse", setting, {"load": load, "data": data, **shared})
             if "train" in _acting(type(defense)):
                 trained = part
         victim = self._train(cell, load, data, trained, trigger)
@@ -164,6 +166,12 @@ class Chains:
         if defense is not None:
             content["defense"] = defense
         return content
+
+
+def _shown(cell: Cell) -> dict[str, str]:
+    """Return what a cleanser's content says where its rows are not shown in the order in which they were written."""
+    moved = cell.attack.options.get("poison_file") == "published" or cell.attack.name.startswith(RESERVED)
+    return {"shown": "in place"} if moved and cell.poison_ratio else {}
 
 
 @cache

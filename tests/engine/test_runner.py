@@ -153,6 +153,15 @@ def test_flags_count_as_rejections_and_as_flips(done: dict[str, dict]) -> None:
     assert plain["metrics_flip"] is None and plain["metrics"]["frr"] is None
 
 
+def test_neither_place_nor_turn_tells_a_defense_what_is_poisoned(tiny: Tiny) -> None:
+    tiny.run(tiny.plan(defenders=["vanilla", *acting("Positional", "SecondGuesser")]))
+    found = {record["cell"]["defense"]["name"]: record["metrics"] for record in records(tiny)}
+    # A third is flagged, blindly: of clean and poisoned texts alike, up to chance (200 texts and more: 5 deviations).
+    assert 0.15 < found["positional"]["frr"]["value"] < 0.5 and 0.5 < found["positional"]["far"]["value"] < 0.85
+    for name in ("cacc", "asr"):
+        assert found["second-guesser"][name] == found["vanilla"][name]
+
+
 def test_a_filter_that_removes_the_trigger_brings_the_asr_to_its_floor(done: dict[str, dict]) -> None:
     measured = done["cleaner"]["metrics"]
     assert measured["asr"] == measured["asr_floor"]
