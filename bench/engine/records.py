@@ -236,12 +236,16 @@ def _analysis(stages: CellStages, store: _ReadOnce) -> dict[str, Any]:
 
 def _knowledge(stages: CellStages, store: _ReadOnce) -> dict[str, int]:
     total = {"method": 0, "selection": 0, "calibration": 0}
+    end = 0  # of the rows of the pool that some stage calibrated on
     for stage in with_ancestors(stages.last()):
         if "data" in stage.parents or "victim" in stage.parents or stage.kind == "filter":
-            for use, count in _meta(store, stage).get("knowledge", {}).items():
-                # The same rows serve several stages of one cell: they are counted once.
-                total[use] = max(total[use], count)
-    return total
+            known = _meta(store, stage).get("knowledge", {})
+            # The same rows serve several stages of one cell: they are counted once, each for its closest use.
+            for use in ("method", "selection"):
+                total[use] = max(total[use], known.get(use, 0))
+            if known.get("calibration"):
+                end = max(end, max(known["method"], stage.content.get("taken", 0)) + known["calibration"])
+    return {**total, "calibration": max(0, end - total["method"])}
 
 
 def _cost(stages: CellStages, store: _ReadOnce) -> dict[str, Any]:

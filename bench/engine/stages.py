@@ -16,6 +16,7 @@ from typing import Any
 from bench.core.registry import RESERVED
 from bench.core.seeding import digest
 from bench.core.spec import Cell, Part
+from bench.engine.clean_rows import method_rows
 
 # Raise a number when what a stage writes changes: everything made from it is then built again.
 VERSION = {
@@ -119,19 +120,23 @@ class Chains:
             if "train" in _acting(type(defense)):
                 trained = part
         victim = self._train(cell, load, data, trained, trigger)
+        # Rows that a link learnt from set no threshold of a later one.
+        taken = max((_own_rows(defense) for part, defense in links if part is trained), default=0)
         for part, defense in links:
             if "repair" in _acting(type(defense)):
                 parents = {"load": load, "data": data, "victim": victim}
-                victim = self.stage("repair", self._setting(cell, part), parents)
+                victim = self.stage("repair", {**self._setting(cell, part), **_spared(defense, taken)}, parents)
+                taken = max(taken, _own_rows(defense))
         tests: dict[str, Stage] = {"load": load, "trigger": trigger}
         for part, defense in links:
             if "filter" in _acting(type(defense)):
                 lent = {"victim": victim} if defense.filter_uses_model else {}
                 setting = self._setting(cell, part) if lent else {"defense": part, "seed": cell.seed}
+                setting |= _spared(defense, taken)
                 tests = {**tests, "filter": self.stage("filter", setting, {**tests, **lent})}
         evaluate = self.stage("evaluate", {"precision": cell.precision}, {**tests, "victim": victim})
         detect = tuple(
-            self.stage("detect", self._setting(cell, part), {**tests, "victim": victim})
+            self.stage("detect", {**self._setting(cell, part), **_spared(defense, taken)}, {**tests, "victim": victim})
             for part, defense in links
             if "detect" in _acting(type(defense))
         )
@@ -172,6 +177,16 @@ def _shown(cell: Cell) -> dict[str, str]:
     """Return what a cleanser's content says where its rows are not shown in the order in which they were written."""
     moved = cell.attack.options.get("poison_file") == "published" or cell.attack.name.startswith(RESERVED)
     return {"shown": "in place"} if moved and cell.poison_ratio else {}
+
+
+def _own_rows(defense: Any) -> int:
+    """Return how many clean rows the method of a defense learns from."""
+    return method_rows(defense.samples(), defense.calibrated, defense.clean_budget)
+
+
+def _spared(defense: Any, taken: int) -> dict[str, int]:
+    """Return what a stage's content says of rows that earlier links took; nothing where it makes no difference."""
+    return {"taken": taken} if defense.calibrated and taken > _own_rows(defense) else {}
 
 
 @cache

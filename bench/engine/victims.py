@@ -38,17 +38,19 @@ def _loader(job: Job) -> Callable[..., Any]:
     return plain_victim
 
 
-def clean_rows(job: Job, samples: int = 0, calibrated: bool = False, budget: int | None = None) -> CleanRows:
+def clean_rows(
+    job: Job, samples: int = 0, calibrated: bool = False, budget: int | None = None, taken: int = 0
+) -> CleanRows:
     """Return the clean rows of a stage's seed, divided by use."""
     dataset = job.parent_payloads["load"]["content"]["dataset"]
     dev = job.examples("load", "dev").examples
-    return divide(dev, samples, calibrated, dataset["name"], job.content["seed"], budget)
+    return divide(dev, samples, calibrated, dataset["name"], job.content["seed"], budget, taken)
 
 
 def bound(job: Job, victim: Any = None) -> tuple[Any, dict[str, int]]:
     """Return the defense bound to all that it may know, and how many clean rows that is."""
     defense = plugins.defender(job.content["defense"])
-    clean = clean_rows(job, defense.samples(), defense.calibrated, defense.clean_budget)
+    clean = clean_rows(job, defense.samples(), defense.calibrated, defense.clean_budget, job.content.get("taken", 0))
     knowledge = Knowledge(
         classes=job.meta("load")["classes"],
         clean=clean.method,
