@@ -12,6 +12,7 @@ from bench.core.metrics import wilson
 from bench.report.records import load_records
 
 FOLDER = Path(__file__).resolve().parents[1] / "leaderboard"
+ATTACKS = ("badnets", "hiddenkiller", "addsent")
 TEXT = (FOLDER / "FINDINGS.md").read_text(encoding="utf-8")
 
 
@@ -74,6 +75,18 @@ def test_what_is_said_of_e_pur_and_the_reserve_ratio() -> None:
         assert [record["decided"][-1]["rho"] for record in found] == [alone, chained]
         first, second = (record["metrics"]["asr"]["value"] for record in found)
         assert round(100 * (second - first)) == apart
+
+
+def test_what_the_deviations_say_of_fine_mixing() -> None:
+    held, said = records(), (FOLDER / "DEVIATIONS.md").read_text(encoding="utf-8")
+    cells = [(held[attack, "fine-mixing", 0.1], held[attack, "vanilla", 0.1]) for attack in ATTACKS]
+    assert [mixed["decided"][-1]["rho"] for mixed, _ in cells] == [0.3, 0.3, 0.7]
+    asr = [f"{100 * mixed['metrics']['asr']['value']:.2f}" for mixed, _ in cells]
+    lost = [
+        f"{100 * (plain['metrics']['cacc']['value'] - mixed['metrics']['cacc']['value']):.1f}" for mixed, plain in cells
+    ]
+    for one, two, three in (asr, lost):
+        assert f"{one}, {two} and {three}" in said
 
 
 def test_what_is_said_of_the_training_of_musclelora() -> None:
