@@ -14,6 +14,10 @@ Differs from the published code (`rap_defender.py` in OpenBackdoor and MuScleLoR
   takes nothing, counts as suspicious although no backdoor can have acted.
 * The trigger may be several tokens long; all their vectors are trained, each kept at its length.
 * Any number of classes; MuScleLoRA's pipeline asserts two.
+
+As published, it fails where its word is the attacker's: `mb` is one of the attack `ep`'s (OpenBackdoor's default, `cf`,
+one of BadNets'). The label that it protects is the defender's guess, 1 as the paper's target; it does not follow the
+cell's.
 """
 
 from __future__ import annotations
