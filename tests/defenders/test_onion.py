@@ -14,7 +14,7 @@ import torch
 from bench.core.errors import CellError, RequestError
 from bench.core.example import Example
 from bench.core.knowledge import Knowledge
-from bench.victim.inference_speed import detector_speed, onion_speed
+from bench.victim.inference_speed import detector_speed, onion_speed, onion_ways
 from bench.victim.local_lm import local_language_model
 from bench.victim.perplexity import LanguageModel
 from defenders.onion import DEFAULT, Onion, corrected
@@ -180,6 +180,13 @@ def test_speed_is_measured() -> None:
     assert row["sentences_per_second"] == pytest.approx(2 / row["seconds"])
     with pytest.raises(RequestError, match="no texts"):
         onion_speed([], layers=1)
+    ways = onion_ways(["a b c", "d e", "f"] * 5, layers=1)
+    assert [row["name"] for row in ways] == ["ours", "in full", "one at a time"]
+    assert {row["sentences"] for row in ways} == {15} and all(row["apart"] < 1e-4 for row in ways)
+    for row in ways:
+        assert row["against_one_at_a_time"] == pytest.approx(ways[2]["seconds"] / row["seconds"])
+    with pytest.raises(RequestError, match="no texts"):
+        onion_ways([], layers=1)
     detector = SimpleNamespace(name="strip", suspicion=lambda model, clean, rows: None)
     row = detector_speed(detector, SimpleNamespace(device="cpu"), [], ["a b"])
     assert (row["defense"], row["sentences"], row["device"]) == ("strip", 1, "cpu")

@@ -75,6 +75,13 @@ def test_inference_rows_say_what_was_timed(tmp_path_factory: Any) -> None:
     spec = model_spec(str(tiny_model(tmp_path_factory, "bert")))
     rows = inference_rows(spec, dev, ["the warm mess", "a film"], layers=1, process=lambda: ThreadPoolExecutor(1))
     assert [(row["defense"], row["sentences"]) for row in rows] == [("onion", 2), ("strip", 2)]
+    sampled = inference_rows(
+        spec, dev, ["a", "the warm mess", "b"], layers=1, sample=1, process=lambda: ThreadPoolExecutor(1)
+    )
+    assert [(row["name"], row["sentences"]) for row in sampled] == [
+        *(("ours", 1), ("in full", 1), ("one at a time", 1)),
+        *(("ours", 3), ("ours", 3)),
+    ]
     # Half of the dev rows calibrate.
     assert rows[1]["calibration_rows"] == 30
     for row in rows:
