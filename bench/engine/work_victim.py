@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.core.errors import BenchError, CellError
 from bench.core.example import Example
-from bench.engine.artifacts import write_arrays, write_examples
+from bench.engine.artifacts import Numbered, write_arrays, write_examples
 from bench.engine.victims import bound, restored
 from bench.engine.work import Job
 from bench.engine.work_training import train_stage
@@ -89,18 +89,25 @@ def _unlabelled(examples: Sequence[Example]) -> list[Example]:
 
 def _tests(job: Job) -> tuple[list[Example], list[Example]]:
     """Return the clean and the poisoned test examples, as a filter left them."""
+    return list(_texts(job, "clean").examples), list(_texts(job, "poisoned").examples)
+
+
+def _texts(job: Job, name: str) -> Numbered:
+    """Return the `clean` or the `poisoned` test examples, as the last filter before this stage left them."""
+    if name in job.parents:
+        return job.examples(name, name)
     if "filter" in job.parents:
-        return list(job.examples("filter", "clean").examples), list(job.examples("filter", "poisoned").examples)
-    return list(job.examples("load", "test").examples), list(job.examples("trigger", "test").examples)
+        return job.examples("filter", name)
+    return job.examples("load" if name == "clean" else "trigger", "test")
 
 
 def _filter(job: Job) -> dict[str, Any]:
-    """Let the defense rewrite the clean and the poisoned test texts."""
+    """Let the defense rewrite the clean and the poisoned test texts, or those of them that the stage is for."""
     victim = restored(job) if "victim" in job.parents else None
     defense, counts = bound(job)
     known = {"dev": list(defense.knowledge.calibration)}
-    for name, role in (("clean", "load"), ("poisoned", "trigger")):
-        given = job.examples("filter", name) if "filter" in job.parents else job.examples(role, "test")
+    for name in (job.content["texts"],) if "texts" in job.content else ("clean", "poisoned"):
+        given = _texts(job, name)
 
         def act(given: Any = given) -> Any:
             return defense.correct(model=victim, clean_data=known, poison_data=_unlabelled(given.examples))

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from bench.victim.reading import losses_at
 
-SHEET = 256  # tokens of a packed sequence, which longer families take several of: bounds the square of its mask
+SHEET = 128  # tokens of a packed sequence, which longer families take several of: bounds the square of its mask
+TEXTS = 3  # as many texts' tokens a sheet takes at least, or little would be shared on it
 
 
 @dataclass
@@ -95,6 +96,11 @@ def family_losses(
     return means
 
 
+def sheet_size(text: Sequence[int]) -> int:
+    """Return how many tokens a sheet of a text's family may hold."""
+    return max(SHEET, TEXTS * len(text))
+
+
 def _shared(text: Sequence[int], variant: Sequence[int]) -> int:
     """Return how many tokens of a variant, from its start on, are those of the text."""
     pairs = zip(text, variant, strict=False)
@@ -112,7 +118,7 @@ def _sheets(rows: Sequence[tuple[int, ...]], shared: Sequence[int], first: int) 
     if len(text) > 1:
         sheet.predict(first, range(len(text) - 1), text[1:])
     for row in adding:
-        if sheet.places and len(sheet.ids) + len(rows[row]) - 1 - shared[row] > SHEET:
+        if sheet.places and len(sheet.ids) + len(rows[row]) - 1 - shared[row] > sheet_size(text):
             yield sheet
             sheet = _Sheet(list(text[: shared[row]]))
         sheet.add(first + row, rows[row], shared[row])

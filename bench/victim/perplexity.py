@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bench.core.errors import CellError
-from bench.victim.packing import SHEET, family_losses
+from bench.victim.packing import family_losses, sheet_size
 from bench.victim.reading import fuse_activations, has_plain_head, losses_at
 
 TOKENS = {"cuda": 16384}  # padded tokens in one batch, by kind of device
@@ -236,7 +236,7 @@ def can_pack(model: Any, *, by_blocks: bool, limit: int) -> bool:
     """
     vocabulary = model.get_input_embeddings().num_embeddings
     text = [(37 * place + place // 7) % vocabulary for place in range(min(LONGEST_PACKED, limit))]
-    left_out = range(1, min(len(text), 2 + SHEET // len(text)))  # one more than a sheet takes
+    left_out = range(1, min(len(text), 2 + sheet_size(text) // len(text)))  # one more than a sheet takes
     family = [text, *(text[:place] + text[place + 1 :] for place in left_out)]
     plain = LanguageModel(model, lambda texts: [], None, limit, model.device)
     with torch.inference_mode():

@@ -49,7 +49,7 @@ def test_texts_together_are_as_texts_alone(
             expected = [whole - alone(judge, row[:i] + row[i + 1 :]) for i in range(len(row))]
             assert found == pytest.approx(expected, rel=1e-3, abs=1e-3 * whole)
     monkeypatch.setattr("bench.victim.perplexity.TOKENS_ELSEWHERE", 32)
-    monkeypatch.setattr("bench.victim.packing.SHEET", 16)
+    monkeypatch.setattr("bench.victim.packing.sheet_size", lambda text: 16)
     for one, other in zip(judge.suspicions(words, 20), together, strict=True):
         assert one == pytest.approx(other, rel=1e-3, abs=0.1)
     assert np.isneginf(together[0]).all() and all(np.isfinite(row).all() for row in together[1:5])
@@ -76,7 +76,7 @@ def test_every_way_to_read_gives_the_same(
     plain = dataclasses.replace(judge, packs=False, by_blocks=False).suspicions(words, 96)
     monkeypatch.setattr("bench.victim.reading.LOGITS_ELSEWHERE", 500)  # a vocabulary in several blocks
     for start, sheet in ((judge.start, 256), (judge.start, 6), (None, 256), (None, 6)):
-        monkeypatch.setattr("bench.victim.packing.SHEET", sheet)
+        monkeypatch.setattr("bench.victim.packing.sheet_size", lambda text, size=sheet: size)
         expected = dataclasses.replace(judge, packs=False, by_blocks=False, start=start).suspicions(words, 96)
         for packs, by_blocks in ((True, True), (True, False), (False, True)):
             other = dataclasses.replace(judge, packs=packs, by_blocks=by_blocks, start=start)
@@ -104,7 +104,7 @@ def test_no_token_is_read_twice_or_for_nothing(tmp_path_factory: Any, monkeypatc
     assert read == [(1, 5)]
     read.clear()
     # On sheets of 8 there is room for 2 + 1, and 3 take a sheet with the start token alone.
-    monkeypatch.setattr("bench.victim.packing.SHEET", 8)
+    monkeypatch.setattr("bench.victim.packing.sheet_size", lambda text: 8)
     letters.suspicions([list("abcde")], 96)
     assert sorted(read) == [(1, 1 + 3), (1, 5 + 1 + 2)] or read == [(2, 8)]
 
