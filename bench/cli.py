@@ -268,6 +268,7 @@ def speed(
     training: Annotated[bool, typer.Option(help="measure training")] = True,
     inference: Annotated[bool, typer.Option("--inference", help="also ONION and STRIP, sentences a second")] = False,
     sentences: Annotated[int | None, typer.Option(help="of --inference; default: the whole test split")] = None,
+    sample: Annotated[int, typer.Option(help="of --inference; sentences that ONION reads in other ways too")] = 40,
     end_to_end: Annotated[bool, typer.Option("--end-to-end", help="also a grid, with and without sharing")] = False,
     published: Annotated[bool, typer.Option("--published", help="the grid also as the published code does")] = False,
     rows: Annotated[int, typer.Option(help="training rows of the grid's cells")] = 320,

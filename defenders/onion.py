@@ -70,6 +70,11 @@ class Onion(Defender):
         """Whether it is given clean dev texts."""
         return self.lm == LOCAL or self.quantile is not None
 
+    @property
+    def filter_is_drawn(self) -> bool:
+        """Whether random numbers make its language model."""
+        return self.lm == LOCAL
+
     def for_model(self, model: Any, recipe: str) -> Onion:
         """Return a copy with the pin of the language model filled in; both recipes are alike.
 

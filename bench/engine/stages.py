@@ -3,6 +3,7 @@
     load -> poison -> [cleanse] -> train -> [repair] -> evaluate
          -> trigger ------------------------> [filter] -> evaluate;  detect beside evaluate
 
+A filter that draws nothing and looks at no victim takes the clean texts in a stage of their own: one for all attacks.
 A stage that the defense leaves alone is not in the chain.
 """
 
@@ -129,11 +130,15 @@ class Chains:
                 taken = max(taken, _own_rows(defense))
         tests: dict[str, Stage] = {"load": load, "trigger": trigger}
         for part, defense in links:
-            if "filter" in _acting(type(defense)):
-                lent = {"victim": victim} if defense.filter_uses_model else {}
-                setting = self._setting(cell, part) if lent else {"defense": part, "seed": cell.seed}
-                setting |= _spared(defense, taken)
-                tests = {**tests, "filter": self.stage("filter", setting, {**tests, **lent})}
+            if "filter" not in _acting(type(defense)):
+                continue
+            if defense.filter_uses_model:
+                setting = {**self._setting(cell, part), **_spared(defense, taken)}
+                tests = self._filtered(tests, setting, {"victim": victim})
+            else:
+                setting = {"defense": part, "seed": cell.seed, **_spared(defense, taken)}
+                drawn = defense.filter_is_drawn
+                tests = self._filtered(tests, setting) if drawn else self._apart(tests, setting, defense.calibrated)
         evaluate = self.stage("evaluate", {"precision": cell.precision}, {**tests, "victim": victim})
         detect = tuple(
             self.stage("detect", {**self._setting(cell, part), **_spared(defense, taken)}, {**tests, "victim": victim})
@@ -141,6 +146,24 @@ class Chains:
             if "detect" in _acting(type(defense))
         )
         return CellStages(load, poison, trigger, victim, evaluate, detect)
+
+    def _filtered(
+        self, tests: Mapping[str, Stage], setting: Mapping[str, Any], lent: Mapping[str, Stage] | None = None
+    ) -> dict[str, Stage]:
+        """Return what is tested on once one stage has rewritten the clean and the poisoned texts."""
+        made = self.stage("filter", setting, {**tests, **(lent or {})})
+        return {"load": tests["load"], "trigger": tests["trigger"], "filter": made}
+
+    def _apart(self, tests: Mapping[str, Stage], setting: Mapping[str, Any], calibrated: bool) -> dict[str, Stage]:
+        """Return the same with the clean texts in a stage of their own, which knows no attack and which all share."""
+        # The seed decides nothing but which rows calibrate.
+        shared = {**setting, "seed": setting["seed"] if calibrated else 0, "texts": "clean"}
+        before = {role: tests[role] for role in ("clean", "filter") if role in tests}
+        above = dict(list(before.items())[:1])  # the clean texts of the last filter, wherever they are
+        clean = self.stage("filter", shared, {"load": tests["load"], **above})
+        parents = {role: stage for role, stage in tests.items() if role != "clean"}
+        made = self.stage("filter", {**setting, "texts": "poisoned"}, parents)
+        return {"load": tests["load"], "trigger": tests["trigger"], "filter": made, "clean": clean}
 
     def _poison(self, cell: Cell, load: Stage) -> Stage:
         if cell.poison_ratio == 0.0:

@@ -10,7 +10,7 @@ import numpy as np
 from bench.core.errors import BenchError, CellError
 from bench.core.example import Example
 from bench.core.seeding import python_rng
-from bench.engine.artifacts import write_arrays, write_examples
+from bench.engine.artifacts import Numbered, write_arrays, write_examples
 from bench.engine.victims import bound, restored
 from bench.engine.work import Job
 from bench.engine.work_training import train_stage
@@ -106,9 +106,16 @@ def _unlabelled(examples: Iterable[Example]) -> list[Example]:
 
 def _tests(job: Job) -> tuple[list[Example], list[Example]]:
     """Return the clean and the poisoned test examples, as a filter left them."""
+    return list(_texts(job, "clean").examples), list(_texts(job, "poisoned").examples)
+
+
+def _texts(job: Job, name: str) -> Numbered:
+    """Return the `clean` or the `poisoned` test examples, as the last filter before this stage left them."""
+    if name in job.parents:
+        return job.examples(name, name)
     if "filter" in job.parents:
-        return list(job.examples("filter", "clean").examples), list(job.examples("filter", "poisoned").examples)
-    return list(job.examples("load", "test").examples), list(job.examples("trigger", "test").examples)
+        return job.examples("filter", name)
+    return job.examples("load" if name == "clean" else "trigger", "test")
 
 
 def _shuffled(job: Job, count: int) -> list[int]:
@@ -117,14 +124,17 @@ def _shuffled(job: Job, count: int) -> list[int]:
 
 
 def _filter(job: Job) -> dict[str, Any]:
-    """Let the defense rewrite the test texts, clean and poisoned ones together in random order, unmarked."""
+    """Let the defense rewrite the test texts, or those that the stage is for, in random order and unmarked.
+
+    Clean and poisoned texts come together, unless the defense says that a text's fate hangs on that text alone
+    (`filter_is_drawn`): then each kind has a stage of its own, which other cells share.
+    """
     victim = restored(job) if "victim" in job.parents else None
     defense, counts = bound(job)
     known = {"dev": list(defense.knowledge.calibration)}
-    chained = "filter" in job.parents
-    clean = job.examples("filter", "clean") if chained else job.examples("load", "test")
-    poisoned = job.examples("filter", "poisoned") if chained else job.examples("trigger", "test")
-    given = [*clean.examples, *poisoned.examples]
+    names = (job.content["texts"],) if "texts" in job.content else ("clean", "poisoned")
+    kinds = [_texts(job, name) for name in names]
+    given = [example for kind in kinds for example in kind.examples]
     order = _shuffled(job, len(given))
 
     def act() -> Any:
@@ -133,8 +143,9 @@ def _filter(job: Job) -> dict[str, Any]:
     rewritten = _same_length(list(_untouched(job, victim, act)), len(given))
     for new, place in zip(rewritten, order, strict=True):
         given[place] = given[place]._replace(text=new.text)
-    write_examples(job.aside / "clean.jsonl", given[: len(clean.examples)], clean.rows)
-    write_examples(job.aside / "poisoned.jsonl", given[len(clean.examples) :], poisoned.rows)
+    for name, kind in zip(names, kinds, strict=True):
+        here, given = given[: len(kind.examples)], given[len(kind.examples) :]
+        write_examples(job.aside / f"{name}.jsonl", here, kind.rows)
     return {"knowledge": counts}
 
 

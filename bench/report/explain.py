@@ -129,7 +129,11 @@ def _repair(stage: Stage, cell: Cell, record: Mapping[str, Any]) -> str:
 
 
 def _filter(stage: Stage, cell: Cell, record: Mapping[str, Any]) -> str:
-    return f"{_acts(stage)} rewrites the test texts, clean and poisoned alike, before the victim sees them."
+    which = {
+        "clean": "clean test texts, once for all attacks and victims,",
+        "poisoned": "poisoned test texts, once for all victims,",
+    }.get(stage.content.get("texts", ""), "test texts, clean and poisoned alike,")
+    return f"{_acts(stage)} rewrites the {which} before the victim sees them."
 
 
 def _detect(stage: Stage, cell: Cell, record: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ import torch
 from bench.core.errors import CellError, RequestError
 from bench.core.example import Example
 from bench.core.knowledge import Knowledge
-from bench.victim.inference_speed import detector_speed, onion_speed
+from bench.victim.inference_speed import detector_speed, onion_speed, onion_ways
 from bench.victim.local_lm import local_language_model
 from bench.victim.perplexity import LanguageModel
 from defenders.onion import DEFAULT, Onion, corrected
@@ -159,6 +159,7 @@ def test_options() -> None:
     }
     assert Onion(name="onion", pre=False, correction=True, metrics=["FRR", "FAR"], bar=0) == Onion()
     assert Onion.stages() == {"filter"} and not Onion.filter_uses_model
+    assert Onion(lm="local").filter_is_drawn and not Onion(quantile=0.9).filter_is_drawn
     asked = {"gpt2": Onion(), "local": Onion(lm="local"), "quantile": Onion(quantile=0.9)}
     assert {name: defense.calibrated for name, defense in asked.items()} == {
         "gpt2": False,
@@ -183,3 +184,14 @@ def test_speed_is_measured() -> None:
     detector = SimpleNamespace(name="strip", suspicion=lambda model, clean, rows: None)
     row = detector_speed(detector, SimpleNamespace(device="cpu"), [], ["a b"])
     assert (row["defense"], row["sentences"], row["device"]) == ("strip", 1, "cpu")
+
+
+@pytest.mark.slow
+def test_ways_are_measured_side_by_side() -> None:
+    ways = onion_ways(["a b c", "d e", "f"] * 5, layers=1)
+    assert [row["name"] for row in ways] == ["ours", "in full", "one at a time"]
+    assert {row["sentences"] for row in ways} == {15} and all(row["apart"] < 1e-4 for row in ways)
+    for row in ways:
+        assert row["against_one_at_a_time"] == pytest.approx(ways[2]["seconds"] / row["seconds"])
+    with pytest.raises(RequestError, match="no texts"):
+        onion_ways([], layers=1)

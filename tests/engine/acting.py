@@ -40,6 +40,15 @@ class Cleaner(Defender):
 
 
 @dataclass(frozen=True)
+class Settled(Cleaner):
+    """Delete the trigger words from every text, without a victim and without random numbers."""
+
+    name = "settled"
+    filter_uses_model = False
+    filter_is_drawn = False
+
+
+@dataclass(frozen=True)
 class Repairer(Defender):
     """Set every bias of the victim's classifier to zero."""
 

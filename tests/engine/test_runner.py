@@ -29,6 +29,19 @@ def test_inference_and_repair_defenses_share_one_trained_victim(tiny: Tiny) -> N
     assert Counter(tiny.events) == expected
 
 
+def test_clean_texts_that_are_filtered_once_are_those_of_every_attack(tiny: Tiny) -> None:
+    chained = f"{HERE}:Settled>{HERE}:Cleaner>{HERE}:Settled"
+    defenders = [*acting("Cleaner", "Settled"), chained]
+    report = tiny.run(tiny.plan(attacks=["badnets", "addsent"], defenders=defenders))
+    assert report.done == 6 and not report.failed
+    # Two attacks: two filters of both; one of clean texts, and two; and once more the latter with one filter after it.
+    assert Counter(tiny.events)["filter"] == 2 + (1 + 2) + 2 * 1 + 2 * 2
+    found = {(record["cell"]["attack"]["name"], record["cell"]["defense"]["name"]): record for record in records(tiny)}
+    for attack in ("badnets", "addsent"):
+        metrics = [found[attack, name]["metrics"] for name in {defense for _, defense in found}]
+        assert metrics[0] == metrics[1] == metrics[2] and metrics[0]["cacc"]["n"] > 0
+
+
 def test_the_second_run_of_a_finished_grid_executes_nothing(tiny: Tiny) -> None:
     plan = tiny.plan(defenders=["vanilla", "lora"])
     assert tiny.run(plan).executed == 7
