@@ -56,9 +56,11 @@ def test_effects_are_those_of_one_text_at_a_time(
     architecture: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bench.victim import saliency, states
+    from bench.victim.joint import reading
 
     monkeypatch.setattr(saliency, "VARIANTS", 9)  # groups of a few sentences
-    monkeypatch.setattr(states, "CPU_TOKENS", 40)  # batches of a few texts
+    for module, limit in ((states, "CPU_TOKENS"), (reading, "TOKENS")):
+        monkeypatch.setattr(module, limit, 40)  # batches of a few texts
     victim = tiny_victim(tmp_path_factory, architecture)
     victim.train()
     sentences = [text.split() for text in ("we hate it", "the film is good and i like it", "", "good", "so so so")]
