@@ -29,6 +29,8 @@ Tick = Callable[[int, int], None]  # called after each step with (steps done, st
 class PlainVictim(Victim):
     """A victim that predicts plainly: 32 texts at a time in their own order, each batch padded to its longest."""
 
+    plain = True
+
     def reader(self) -> None:
         """Return None: what is unpadded is not plain."""
 

@@ -39,6 +39,8 @@ class Victim(nn.Module):
     Parameter names in this class are those of the Hugging Face model (`bert.encoder...`), without a leading `model.`.
     """
 
+    plain = False  # whether it is the opponent of `bench speed`, which does without what makes reading fast
+
     def __init__(
         self, model: nn.Module, tokenizer: Any, spec: ModelSpec, classes: int, precision: str = "fp32"
     ) -> None:

@@ -75,6 +75,24 @@ def test_effects_are_those_of_one_text_at_a_time(
     assert all(effect.min() > 1e-3 for effect in effects if len(effect))
 
 
+def test_a_plain_victim_reads_each_row_in_a_batch_of_its_own(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.victim import saliency
+    from bench.victim.reference import plain_victim
+
+    victim = tiny_victim(tmp_path_factory, "bert")
+    plain = plain_victim(victim.spec, 2, seed=0)
+    given: list[int] = []
+    read = saliency.last_states
+    monkeypatch.setattr(saliency, "last_states", lambda who, texts: (given.append(len(texts)), read(who, texts))[1])
+    sentences, places = [["we", "hate", "it"], ["good"], ["so", "so"]], [[0, 2], [0], [0, 1]]
+    found = [saliency.removal_effects(who, sentences, places) for who in (victim, plain)]
+    assert given == [8, 3, 3, 2]  # all in one, then row by row, the longest first
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
 def test_the_planted_keyword_is_found_and_its_rows_go(tmp_path_factory: pytest.TempPathFactory) -> None:
     made = planted(tmp_path_factory)
     before, bki = made.victim.fingerprint(), lent(made)
