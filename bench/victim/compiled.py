@@ -20,12 +20,12 @@ def keep_compiled() -> None:
     import numba
 
     before = numba.config.CACHE_DIR
-    if not before:
-        numba.config.CACHE_DIR = str(cache_folder() / f"numba-{numba.__version__}")
     try:
+        if not before:
+            numba.config.CACHE_DIR = str(cache_folder() / f"numba-{numba.__version__}")
         for function in _uncached():
             function.enable_caching()
-    except (OSError, RuntimeError):  # numba finds no folder that it could write to
+    except (OSError, RuntimeError):  # there is no home, or numba finds no folder that it could write to
         return
     finally:
         numba.config.CACHE_DIR = before
