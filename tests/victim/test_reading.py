@@ -95,6 +95,14 @@ def test_who_is_not_read_unpadded(tiny_victim: Callable[..., Any]) -> None:
     assert reader(victim) is not None
 
 
+def test_parts_that_nobody_announced_are_read_too(tiny_victim: Callable[..., Any]) -> None:
+    victim, _ = prepared(tiny_victim(), "lora", 3)
+    given = [example.text for example in texts(9, 7)]
+    expected = victim.predict(given)
+    victim.attached.clear()  # a third party's wrap may insert PEFT's LoRA and not say so
+    np.testing.assert_allclose(victim.predict(given), expected, rtol=1e-6)
+
+
 def test_compiled_functions_are_kept_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     numba = pytest.importorskip("numba")
     from bench.victim import compiled

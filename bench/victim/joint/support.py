@@ -95,7 +95,7 @@ def own_names(victim: Victim, trains: bool = True) -> list[str]:
     names = []
     for name, value in victim.tensors().items():
         mine = name.startswith(inserted) and not _pretrained(name) if inserted else False
-        if (trains and value.requires_grad) or mine or name.partition(".")[0] in victim.head:
+        if (value.requires_grad if trains else _stackable(name)) or mine or name.partition(".")[0] in victim.head:
             names.append(name)
     return names + buffers
 
