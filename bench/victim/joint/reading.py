@@ -19,7 +19,7 @@ from bench.victim.joint.passes import JointModel
 from bench.victim.joint.support import kind_of
 from bench.victim.victim import Victim
 
-TOKENS = 512  # of one pass: with MiniLM on one core, 128 take 1.5 times as long for each token
+TOKENS = 384  # of one pass: with MiniLM on one core, 128 and 1,024 take 1.2 times as long for each token
 
 
 class Reader:
