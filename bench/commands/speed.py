@@ -23,7 +23,17 @@ COLUMNS = {
         *("name", "defense", "model", "sentences", "calibration_rows", "seconds", "sentences_per_second"),
         *("against_one_at_a_time", "peak_memory_mb"),
     ),
-    "grid": ("name", "cells", "failed", "trainings", "seconds", "against_alone", "mean_cacc", "mean_asr"),
+    "grid": (
+        "name",
+        "cells",
+        "failed",
+        "trainings",
+        "seconds",
+        "against_alone",
+        "against_published",
+        "mean_cacc",
+        "mean_asr",
+    ),
 }
 TITLES = {
     "training": "Training: {model} on {dataset}, batch {batch}, {threads} thread(s), {device}. Median of {rounds} "
@@ -33,7 +43,7 @@ TITLES = {
     "{device}; what a detector calibrates on is in its seconds. Other ways to the same suspicions of ONION take turns "
     "with ours on a sample:",
     "grid": "A grid of 4 attacks x 13 defenders on {rows} training rows of {dataset} for 1 epoch, {model}, {workers} "
-    "worker(s), {device}: `ours` shares, `alone` trains every cell by the plain loop:",
+    "worker(s), {device}:",
 }
 
 
@@ -183,8 +193,18 @@ def _grid(
         published=request.published,
         tell=lambda text: _tell(console, text),
     )
-    _show("grid", rows, {**vars(request), "device": device, "workers": workers}, console, pages)
+    sides = "\n".join(f"* `{row['name']}`: {row['does']}" for row in rows)
+    words = {**vars(request), "device": device, "workers": workers}
+    _show("grid", rows, words, console, pages, f"{sides}\n\n{_spent(rows)}")
     return {"grid": rows}
+
+
+def _spent(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the seconds of each side's stages, by kind, as a table."""
+    kinds = list(dict.fromkeys(kind for row in rows for kind in row["stage_seconds"]))
+    body = [[row["name"], *(f"{row['stage_seconds'].get(kind, 0.0):.1f}" for kind in kinds)] for row in rows]
+    table = tabulate(body, ("stage seconds", *kinds), tablefmt="pipe", disable_numparse=True)
+    return f"What the stages took, by kind, summed over the workers:\n\n{table}"
 
 
 def _tell(console: Console, text: str) -> None:

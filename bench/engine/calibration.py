@@ -16,6 +16,7 @@ from bench.core.errors import BenchError
 from bench.core.example import Example
 from bench.core.knowledge import Knowledge
 from bench.core.options import build
+from bench.core.paths import cache_folder
 from bench.core.processes import settle
 from bench.engine import plugins
 from bench.engine.estimate import LOADING, PREDICTING, STEPPING, Rates, Sized, dataset_of, model_of, rate_name
@@ -28,9 +29,8 @@ Tell = Callable[[str], None]
 
 
 def cache_file() -> Path:
-    """Return the file that calibrations are kept in: one for each machine, under XDG_CACHE_HOME or ~/.cache."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "openbackdoor-bench" / f"speed-{platform.node() or 'machine'}-{os.cpu_count()}.json"
+    """Return the file that calibrations are kept in: one for each machine, in the user's cache."""
+    return cache_folder() / f"speed-{platform.node() or 'machine'}-{os.cpu_count()}.json"
 
 
 def cached() -> Rates:

@@ -38,6 +38,8 @@ def test_both_sides_run_the_same_cells(tiny: Any) -> None:
     for row in rows:
         assert row["seconds"] > 0 and row["cells"] == 2 and row["failed"] == 0 and 0 <= row["mean_asr"] <= 1
         assert row["against_alone"] == pytest.approx(rows[1]["seconds"] / row["seconds"])
+        assert "against_published" not in row and row["stage_seconds"]["train"] > 0
+    assert set(rows[0]["stage_seconds"]) == set(rows[1]["stage_seconds"]) >= {"load", "detect", "evaluate"}
 
 
 def test_a_cell_alone_comes_to_the_results_of_ours_and_leaves_nothing(tiny: Any, tmp_path: Path) -> None:

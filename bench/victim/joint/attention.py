@@ -77,6 +77,27 @@ def attend(
     return found[0] if len(found) == 1 else torch.cat(found)
 
 
+def attend_first(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    heads: int,
+    rate: float,
+    streams: Streams,
+    prefix: Tensor | None = None,
+) -> Tensor:
+    """Return what `attend` returns for the first token of each row alone, [rows, width]; `query` is [rows, width]."""
+    found, row = [], 0
+    for block in layout.blocks:
+        first = query[row : row + block.rows].view(block.rows, 1, heads, -1).transpose(1, 2)
+        parts = [_split(tensor[block.first : block.last], block, heads) for tensor in (key, value)]
+        own = None if prefix is None else prefix[block.source]
+        found.append(_attend_block(first, *parts, block, rate, streams, own).reshape(block.rows, -1))
+        row += block.rows
+    return found[0] if len(found) == 1 else torch.cat(found)
+
+
 def _split(values: Tensor, block: Block, heads: int) -> Tensor:
     """Return [rows, heads, longest, width of a head]."""
     if block.places is not None:
@@ -100,4 +121,4 @@ def _attend_block(
     scores = (query @ key.transpose(2, 3)).float() / math.sqrt(query.shape[-1])
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    return streams.drop_block(scores.softmax(-1).to(value.dtype), block.source, rate) @ value
+    return streams.drop_block(scores.softmax(-1).to(value.dtype), block.source, rate, block.longest) @ value

@@ -7,14 +7,14 @@ numbers are drawn differs from transformers, and sums of floats may differ in th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers.activations import ACT2FN
 
-from bench.victim.joint.attention import attend
+from bench.victim.joint.attention import attend, attend_first
 from bench.victim.joint.dropout import Streams
 from bench.victim.joint.layout import Layout
 from bench.victim.joint.weights import Weights
@@ -38,38 +38,60 @@ class Sizes:
     prefix: tuple[int, ...] | None  # tokens, layers, 2, heads, width of a head
 
 
+class Soft(NamedTuple):
+    """Vectors [pieces, width] that are read as the word embedding from token `begin` of every row on."""
+
+    begin: int
+    vectors: Tensor
+
+
 class Encoder:
     """The forward pass of one joint batch."""
 
-    def __init__(self, sizes: Sizes, weights: Weights, layout: Layout, streams: Streams, members: list[int]) -> None:
+    def __init__(
+        self,
+        sizes: Sizes,
+        weights: Weights,
+        layout: Layout,
+        streams: Streams,
+        members: list[int],
+        soft: Soft | None = None,
+    ) -> None:
         """Take everything that the pass needs; `members` says whose each source is."""
         self.sizes, self.weights, self.layout, self.streams = sizes, weights, layout, streams
-        self.members = members
+        self.members, self.soft = members, soft
         self.tokens, self.rows = layout.token_bounds, layout.row_bounds
 
     def logits(self) -> Tensor:
         """Return the logits [rows, classes] in fp32, rows in the order of the layout."""
-        kind, sizes = self.sizes.kind, self.sizes
-        hidden = self._embedded(f"{kind}.embeddings")
-        prefix = self._prefix()
-        for number in range(sizes.layers):
-            own = None if prefix is None else prefix[:, number]
-            hidden = self._layer(hidden, f"{kind}.encoder.layer.{number}", own)
-        first = hidden.index_select(0, self.layout.starts)
-        if kind == "bert":
-            pooled = self.site(first, "bert.pooler.dense", self.rows).tanh()
-            return self._out(self.streams.drop(pooled, self.rows, sizes.head_dropout), "classifier")
-        dropped = self.streams.drop(first, self.rows, sizes.head_dropout)
-        pooled = self.site(dropped, "classifier.dense", self.rows).tanh()
-        return self._out(self.streams.drop(pooled, self.rows, sizes.head_dropout), "classifier.out_proj")
+        name = "classifier" if self.sizes.kind == "bert" else "classifier.out_proj"
+        return self.site(self.features(), name, self.rows).float()
 
-    def _out(self, values: Tensor, name: str) -> Tensor:
-        return self.site(values, name, self.rows).float()
+    def features(self) -> Tensor:
+        """Return what the last linear map of the classifier reads, [rows, width]."""
+        first, rate = self.states(), self.sizes.head_dropout
+        if self.sizes.kind == "bert":
+            return self.streams.drop(self.site(first, "bert.pooler.dense", self.rows).tanh(), self.rows, rate)
+        dropped = self.streams.drop(first, self.rows, rate)
+        return self.streams.drop(self.site(dropped, "classifier.dense", self.rows).tanh(), self.rows, rate)
+
+    def states(self) -> Tensor:
+        """Return the last hidden state of the first token of each row, [rows, width]: the head reads no other."""
+        kind, prefix = self.sizes.kind, self._prefix()
+        hidden = self._embedded(f"{kind}.embeddings")
+        for number in range(self.sizes.layers):
+            act = self._layer if number < self.sizes.layers - 1 else self._last_layer
+            hidden = act(hidden, f"{kind}.encoder.layer.{number}", None if prefix is None else prefix[:, number])
+        return hidden
 
     def _embedded(self, name: str) -> Tensor:
         weights, layout = self.weights, self.layout
         positions = layout.positions + self.sizes.position_offset
         hidden = functional.embedding(layout.ids, weights.single(f"{name}.word_embeddings.weight"))
+        if self.soft is not None:
+            begin, vectors = self.soft
+            places = layout.starts[:, None] + begin + torch.arange(len(vectors), device=hidden.device)
+            hidden = hidden.index_copy(0, places.flatten(), vectors.to(hidden.dtype).repeat(len(places), 1))
         hidden = hidden + weights.single(f"{name}.token_type_embeddings.weight")[0]
         hidden = hidden + functional.embedding(positions, weights.single(f"{name}.position_embeddings.weight"))
         hidden = weights.norm(hidden, f"{name}.LayerNorm", self.sizes.epsilon)
@@ -83,10 +105,30 @@ class Encoder:
         inner = ACT2FN[sizes.activation](self.site(hidden, f"{name}.intermediate.dense", tokens))
         return self._added(inner, hidden, f"{name}.output")
 
+    def _last_layer(self, hidden: Tensor, name: str, prefix: Tensor | None) -> Tensor:
+        """Return what `_layer` makes of the first tokens, [rows, width]: of all others it needs keys and values only.
+
+        Random numbers are drawn for all tokens, so that each number is the one that it would be in a whole layer.
+        """
+        sizes, first = self.sizes, hidden.index_select(0, self.layout.starts)
+        query = self.site(first, f"{name}.attention.self.query", self.rows)
+        key, value = (self.site(hidden, f"{name}.attention.self.{part}", self.tokens) for part in ("key", "value"))
+        mixed = attend_first(query, key, value, self.layout, sizes.heads, sizes.attention_dropout, self.streams, prefix)
+        first = self._added_first(mixed, first, f"{name}.attention.output")
+        inner = ACT2FN[sizes.activation](self.site(first, f"{name}.intermediate.dense", self.rows))
+        return self._added_first(inner, first, f"{name}.output")
+
     def _added(self, values: Tensor, residual: Tensor, name: str) -> Tensor:
         """Return norm(residual + dropout(dense(values)))."""
         out = self.site(values, f"{name}.dense", self.tokens)
         out = self.streams.drop(out, self.tokens, self.sizes.hidden_dropout)
+        return self.weights.norm(out + residual, f"{name}.LayerNorm", self.sizes.epsilon)
+
+    def _added_first(self, values: Tensor, residual: Tensor, name: str) -> Tensor:
+        """Return `_added` of the first tokens alone, [rows, width]."""
+        out = self.streams.drop_first(
+            self.site(values, f"{name}.dense", self.rows), self.layout, self.sizes.hidden_dropout
+        )
         return self.weights.norm(out + residual, f"{name}.LayerNorm", self.sizes.epsilon)
 
     def site(self, values: Tensor, name: str, bounds: tuple[tuple[int, int], ...]) -> Tensor:

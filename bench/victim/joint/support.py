@@ -20,6 +20,7 @@ KNOWN = (
     "peft.tuners.prefix_tuning.",
     "bench.victim.",
 )
+HOOKED = ("bench.victim.adapter", "bench.victim.prefix")
 LORA = "Linear"  # PEFT's plain LoRA around a linear layer
 
 
@@ -46,8 +47,8 @@ def _known(module: torch.nn.Module) -> bool:
     if type(module).__module__.startswith("peft.tuners.lora.") and not _plain_lora(module):
         return False
     hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-    # An adapter and a prefix enter by hooks of ours; anybody else's hook wants the ordinary forward pass.
-    return all(getattr(hook, "__module__", "").startswith("bench.victim.") for hook in hooks)
+    # An adapter and a prefix enter by hooks; any other hook wants the ordinary forward pass.
+    return all(getattr(hook, "__module__", "") in HOOKED for hook in hooks)
 
 
 def _plain_lora(module: Any) -> bool:
@@ -87,14 +88,14 @@ def sizes_of(victims: Sequence[Victim], kind: str) -> Sizes:
     )
 
 
-def own_names(victim: Victim) -> list[str]:
-    """Return the tensors that a member has for itself: what trains, what was inserted, and the head."""
+def own_names(victim: Victim, trains: bool = True) -> list[str]:
+    """Return the tensors that a member has for itself: what trains (if anything is to), what was inserted, the head."""
     buffers = [name.removeprefix("model.") for name, _ in victim.named_buffers() if name.endswith(".scales")]
     inserted = tuple(f"{name}." for name in victim.attached)
     names = []
     for name, value in victim.tensors().items():
         mine = name.startswith(inserted) and not _pretrained(name) if inserted else False
-        if value.requires_grad or mine or name.partition(".")[0] in victim.head:
+        if (value.requires_grad if trains else _stackable(name)) or mine or name.partition(".")[0] in victim.head:
             names.append(name)
     return names + buffers
 
