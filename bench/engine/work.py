@@ -31,6 +31,7 @@ class Machine:
     deterministic: bool = False
     memory: float | None = None  # bytes of a GPU that one worker may take; None: all of it
     loop: Literal["ours", "reference", "published"] = "ours"
+    devices: tuple[str, ...] = ()  # of this worker, `device` first: a sharded training spreads over them
 
 
 class Built(NamedTuple):
