@@ -46,7 +46,7 @@ def _told(error: Exception, order: Order) -> Exception:
     """Return an error that another process can read and act on."""
     if memory.is_out_of_memory(error):
         return MemoryError(f"rank {order.rank}: {error}")
-    if isinstance(error, BenchError):
+    if isinstance(error, (BenchError, OSError)):  # a full disk stops the run, as from any other stage
         return error
     told = RankError(f"Rank {order.rank} of {order.size} of a sharded training: {error}")
     told.add_note("".join(traceback.format_exception(error)))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ ENTRY = "import sys; from bench.engine.rank import main; main()"
 class Order:
     """What one rank is to do."""
 
-    payload: dict[str, Any]
+    payload: Mapping[str, Any]
     root: Path
     aside: Path
     machine: Any
@@ -124,7 +124,7 @@ def _outcome(orders: Sequence[Order], codes: Sequence[int | None]) -> dict[str, 
     if all(code == 0 for code in codes):
         return answers[0]
     failures = [answer for answer in answers if isinstance(answer, Exception)]
-    for kind in (MemoryError, BenchError):
+    for kind in (MemoryError, BenchError, OSError):
         for failure in failures:
             if isinstance(failure, kind):
                 raise failure

@@ -45,6 +45,7 @@ class Job:
     """One stage being built: its content, its parents' folders, and an empty folder to fill."""
 
     def __init__(self, payload: Mapping[str, Any], store: Store, aside: Path, machine: Machine) -> None:
+        self.payload = payload
         self.kind: str = payload["kind"]
         self.content: Mapping[str, Any] = payload["content"]
         self.identity: str = payload["identity"]

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+LOOPBACK = Path("/sys/class/net/lo")
+
 
 @dataclass(frozen=True)
 class Group:
@@ -49,10 +51,11 @@ def joined(rank: int, size: int, device: str, meeting: Path, patience: float) ->
     """Meet the other ranks of this machine in the file `meeting`, and part from them at the end of the block.
 
     They talk by gloo about what lies on the CPU, by nccl about what lies on GPUs. Whoever waits more than `patience`
-    seconds for another raises.
+    seconds for another raises. After an error nobody is waited for: the process is to end.
     """
     own = torch.device(device)
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the name of this machine may lead nowhere
+    if LOOPBACK.exists():
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK.name)  # the name of this machine may lead nowhere
     if own.type == "cuda":
         torch.cuda.set_device(own)
     dist.init_process_group(
@@ -62,7 +65,5 @@ def joined(rank: int, size: int, device: str, meeting: Path, patience: float) ->
         world_size=size,
         timeout=timedelta(seconds=patience),
     )
-    try:
-        yield Group(rank, size, own)
-    finally:
-        dist.destroy_process_group()
+    yield Group(rank, size, own)
+    dist.destroy_process_group()
