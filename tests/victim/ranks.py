@@ -78,4 +78,5 @@ def _rank(rank: int, size: int, asked: Sequence[Asked], out: Path) -> None:
                 log = train_sharded(Task(victim, ROWS, SELECTION, SEED), group, rows)
             write_whole(victim, group, out / str(place))
             if rank == 0:
-                torch.save(log.json(), out / f"{place}.log")
+                held = sum(value.to_local().numel() for value in victim.parameters())
+                torch.save({**log.json(), "held": held}, out / f"{place}.log")
