@@ -48,6 +48,6 @@ def _lines(training: Training, budgets: list[Budget], length: int | None) -> lis
         "--precisions):",
         *(f"  {line}" for line in aligned(rows)),
         f"  its evaluation is on one device: {alone / 1e9:.1f} GB ({fits})",
-        f"  the machine itself: {4 * numbers / 1e9:.1f} GB to load it, {8 * numbers / 1e9:.1f} GB for the best "
-        f"checkpoint of all devices as it changes, {4 * numbers / 1e9:.1f} GB more to write it",
+        f"  the machine itself: {4 * numbers / 1e9:.1f} GB to load it, as much for the best checkpoint of all devices, "
+        "and as much again to write it",
     ]

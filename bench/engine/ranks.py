@@ -23,7 +23,7 @@ from bench.engine.work import Job
 PATIENCE = 1800.0  # seconds that a rank waits for another: for its turn to load a model, most of all
 GRACE = 2.0  # seconds in which the ranks that one failure brings down may say why
 LOOK = 0.05  # seconds between looks at the ranks
-ENTRY = "import sys; from bench.engine.rank import main; main()"
+ENTRY = "from bench.engine.rank import main; main()"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,7 +51,9 @@ def train_sharded(task: Task, group: Group, rows: Rows) -> TrainingLog:
                 member.loss = backward(victim, member.batch, group, rows)
                 member.step()
                 if member.error is None and member.keeper.due:
+                    looked = time.perf_counter()
                     member.keeper.take(accuracy(victim, member.keeper.held_out, group))
+                    member.look_seconds += time.perf_counter() - looked
     finally:
         victim.eval()
     log = member.finish(1, time.perf_counter() - began)
@@ -106,8 +108,9 @@ class HostKeeper(Keeper):
         """Note an accuracy, and keep this rank's part of the tensors when it is strictly better than any before."""
         if self.best is None or accuracy > self.accuracies[self.best]:
             self.best = len(self.accuracies)
-            parts = {name: value.detach().to_local() for name, value in self.run.parameters.items()}
-            self.kept = {name: part.to("cpu", copy=True) for name, part in parts.items()}
+            for name, value in self.run.parameters.items():
+                part = value.detach().to_local()
+                self.kept.setdefault(name, torch.empty_like(part, device="cpu")).copy_(part)
         self.accuracies.append(accuracy)
         self.steps.append(self.run.step)
 
