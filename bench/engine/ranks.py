@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import pickle
 import subprocess
@@ -79,8 +80,8 @@ def train_by_ranks(job: Job, patience: float = PATIENCE) -> dict[str, Any]:
         return _outcome(made, _run(made))
 
 
-def _run(orders: Sequence[Order]) -> list[int | None]:
-    """Run the ranks until all have ended, or one has failed; return their exit codes, None for one that was stopped."""
+def _run(orders: Sequence[Order]) -> dict[int, int]:
+    """Run the ranks until all have ended or one has failed; return the exit codes of those that ended, in order."""
     environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     with contextlib.ExitStack() as stack:
         ranks = []
@@ -100,14 +101,15 @@ def _run(orders: Sequence[Order]) -> list[int | None]:
             with contextlib.suppress(BrokenPipeError):  # it has died already, and is found so below
                 pickle.dump(order, rank.stdin)
                 rank.stdin.flush()  # and left open: its end tells the rank that this process is gone
-        until = None
-        while any(rank.poll() is None for rank in ranks):
-            if until is None and any(rank.poll() for rank in ranks):
-                until = time.monotonic() + GRACE
-            if until is not None and time.monotonic() > until:
-                break
+        until, ended = math.inf, {}
+        while len(ended) < len(ranks) and time.monotonic() < until:
             time.sleep(LOOK)
-        return [rank.poll() for rank in ranks]
+            for number, rank in enumerate(ranks):
+                if number not in ended and rank.poll() is not None:
+                    ended[number] = rank.returncode
+            if any(ended.values()):
+                until = min(until, time.monotonic() + GRACE)
+        return ended
 
 
 def _end(rank: subprocess.Popen) -> None:
@@ -118,22 +120,22 @@ def _end(rank: subprocess.Popen) -> None:
         rank.stdin.close()
 
 
-def _outcome(orders: Sequence[Order], codes: Sequence[int | None]) -> dict[str, Any]:
+def _outcome(orders: Sequence[Order], ended: Mapping[int, int]) -> dict[str, Any]:
     """Return what the first rank has to say, or raise why one failed: the failures of the others follow from it."""
     answers = [pickle.loads(order.answer.read_bytes()) if order.answer.is_file() else None for order in orders]
-    if all(code == 0 for code in codes):
+    if len(ended) == len(orders) and not any(ended.values()):
         return answers[0]
-    failures = [answer for answer in answers if isinstance(answer, Exception)]
+    failures = [answers[number] for number in ended if isinstance(answers[number], Exception)]
     for kind in (MemoryError, BenchError, OSError):
         for failure in failures:
             if isinstance(failure, kind):
                 raise failure
-    for order, code, answer in zip(orders, codes, answers, strict=True):
-        if code and answer is None:
+    for number, code in ended.items():
+        if code and answers[number] is None:
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            said = order.errors.read_text(errors="replace").strip().splitlines() if code > 0 else []
+            said = orders[number].errors.read_text(errors="replace").strip().splitlines() if code > 0 else []
             raise CellError(
-                f"Rank {order.rank} of {order.size} of a sharded training {how}{': ' + said[-1] if said else ''}.",
+                f"Rank {number} of {len(orders)} of a sharded training {how}{': ' + said[-1] if said else ''}.",
                 "It may have run out of the machine's memory: run with fewer --workers and --retry-failed.",
             )
     if failures:

@@ -252,10 +252,10 @@ def test_memory_that_runs_out_on_one_rank_is_why_the_other_failed(tmp_path: Path
     orders[0].answer.write_bytes(pickle.dumps(RuntimeError("connection closed by peer")))
     orders[1].answer.write_bytes(pickle.dumps(MemoryError("rank 1: out of memory")))
     with pytest.raises(MemoryError, match="rank 1"):
-        _outcome(orders, [1, 1])
+        _outcome(orders, {0: 1, 1: 1})
     orders[1].answer.write_bytes(pickle.dumps(CellError("There are no training rows.", "Give at least one.")))
     with pytest.raises(CellError, match="no training rows"):
-        _outcome(orders, [1, None])
+        _outcome(orders, {1: 1})
 
 
 def test_a_rank_that_dies_is_named_with_what_it_said(tmp_path: Path) -> None:
@@ -263,4 +263,4 @@ def test_a_rank_that_dies_is_named_with_what_it_said(tmp_path: Path) -> None:
     orders[0].errors.write_text("")
     orders[1].errors.write_text("loading\nImportError: no such thing\n")
     with pytest.raises(CellError, match="Rank 1 of 2 .* ended with exit code 1: ImportError: no such thing"):
-        _outcome(orders, [None, 1])
+        _outcome(orders, {1: 1, 0: -6})  # the other was aborted because of it
