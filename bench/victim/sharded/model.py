@@ -47,6 +47,8 @@ class RowDropout(nn.Module):
         """Return states [rows, ...] times their mask."""
         if not self.training:
             return states
+        if len(states) != len(self.rows.own):  # of no row in particular: positions, say
+            return functional.dropout(states, self.p, training=True)
         whole = torch.ones(self.rows.count, *states.shape[1:], dtype=states.dtype, device=states.device)
         return states * functional.dropout(whole, self.p, training=True)[self.rows.own]
 
