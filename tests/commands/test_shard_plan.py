@@ -35,7 +35,7 @@ def test_seven_billion_over_2_4_and_8_gpus() -> None:
     assert fits == {"2": ("no", "yes"), "4": ("no", "yes"), "8": ("yes", "yes")}
     assert rows(lines)["vanilla (4 shards)"]["peak"] == found["4", "bf16", "yes"]["peak"]
     assert rows(lines)["lora"]["weights"] == "26.4"  # what is inserted trains on one device
-    assert "  its evaluation is on one device: 29.7 GB (does not fit 24GB, fits 80GB)" in lines
+    assert "  its evaluation is on one device: 41.5 GB (does not fit 24GB, fits 80GB)" in lines
 
 
 def test_the_whole_without_shards_is_told_what_shards_would_take() -> None:

@@ -29,7 +29,7 @@ from tests.engine.keys import identities_of, keys_of, moved
 from tests.tiny import tiny_model
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "leaderboard" / "records.jsonl"
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 
 def shards_by_defense(**settings: Any) -> dict[str, int]:

@@ -15,7 +15,7 @@ import bench.victim.sharded.training  # noqa: F401  # here once, not in every ra
 from bench.core.example import Example
 from bench.core.memory import cut_into
 
-PATIENCE = 60.0
+PATIENCE = 300.0
 # 13 rows in batches of 4: the last batch is one row, which two of three ranks do without.
 TEXTS = ("the film is good and i like it", "the film is bad", "what a warm, clever and moving story", "dull", "good")
 ROWS = [Example(TEXTS[place % 5] + " and" * (place % 4), place % 2) for place in range(13)]
