@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pickle
+import re
 import signal
 import sys
 import threading
@@ -12,7 +13,7 @@ import traceback
 from typing import Any, BinaryIO
 
 from bench.core import memory
-from bench.core.errors import BenchError
+from bench.core.errors import BenchError, CellError
 from bench.engine.ranks import Order
 
 
@@ -48,7 +49,11 @@ def _told(error: Exception, order: Order) -> Exception:
         return MemoryError(f"rank {order.rank}: {error}")
     if isinstance(error, (BenchError, OSError)):  # a full disk stops the run, as from any other stage
         return error
-    told = RankError(f"Rank {order.rank} of {order.size} of a sharded training: {error}")
+    who = f"Rank {order.rank} of {order.size} of a sharded training"
+    if re.search("timed out|timeout", str(error), re.IGNORECASE):
+        reason = f"{who} waited more than {order.patience:g} seconds for another."
+        return CellError(reason, "See what holds that process up on this machine, and run again with --retry-failed.")
+    told = RankError(f"{who}: {error}")
     told.add_note("".join(traceback.format_exception(error)))
     return told
 
