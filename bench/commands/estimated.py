@@ -15,6 +15,7 @@ from bench.engine.calibration import cached, calibrate
 from bench.engine.estimate import Estimate, Sized, estimate, rates_of_runs
 from bench.engine.plan import Plan
 from bench.engine.runner import Report, Runner
+from bench.engine.sharding import most_shards
 from bench.engine.stages import Stage
 
 PLAIN = {"markup": False, "highlight": False}
@@ -36,7 +37,8 @@ def missing(plan: Plan, out: Path) -> list[Stage]:
 def show_estimate(request: Any, plan: Plan, console: Console) -> None:
     """Print how long the missing stages take on this machine, by kind; calibrate first what was never measured."""
     device = preflight.choose_device(request.device)
-    workers = preflight.default_workers(device) if request.workers is None else request.workers
+    shards = most_shards(plan.unique())
+    workers = preflight.default_workers(device, shards) if request.workers is None else request.workers
     if workers < 1:
         raise RequestError(f"--workers is {workers}: at least 1 is needed.", "Leave it out for the default.")
     out, data_dir = folder_of(request.grid, request.out), preflight.data_folder(request.data)

@@ -20,6 +20,7 @@ from bench.core.paths import cache_folder
 from bench.core.processes import settle
 from bench.engine import plugins
 from bench.engine.estimate import LOADING, PREDICTING, STEPPING, Rates, Sized, dataset_of, model_of, rate_name
+from bench.engine.sharding import shards_of
 from bench.engine.stages import Stage
 from bench.engine.work import restored_dataset
 
@@ -58,12 +59,12 @@ def calibrate(stages: Iterable[Stage], known: Mapping[str, float], sized: Sized,
     """Return rates of training and predicting that the stages need and `known` lacks, and keep them.
 
     For each model, data set, precision and training defense: 3 steps, of which 2 are timed, and 64 texts, in a process
-    of one thread. A model or a data set that is not on this machine is left out.
+    of one thread. A model or a data set that is not on this machine is left out, and so is a sharded training.
     """
     todo: dict[str, Stage] = {}
     looked: set[str] = set()
     for stage in stages:
-        if stage.kind == "train":
+        if stage.kind == "train" and shards_of(stage.content) == 1:
             name = rate_name(STEPPING, stage.content, dataset_of(stage), device)
             if name not in known and name not in looked:
                 looked.add(name)  # once for all stages of its kind

@@ -11,6 +11,7 @@ from bench.core.errors import CellError, RequestError
 from bench.core.registry import DEFENDERS
 from bench.core.spec import Part
 from bench.engine import plugins
+from bench.engine.sharding import inserts
 from defenders.base import Defender
 
 LINK = ">"
@@ -36,12 +37,23 @@ class Chain:
 
     def check_weights(self, spec: Any) -> None:
         """Raise CellError where the whole model would train and its weights are bf16."""
-        inserts = any(type(defense).wrap is not Defender.wrap for _, defense in self.links)
-        if spec.weights == "bf16" and spec.stand_in_rank is None and not inserts:
+        inserted = any(inserts(defense) for _, defense in self.links)
+        if spec.weights == "bf16" and spec.stand_in_rank is None and not inserted:
             raise CellError(
                 f"{LINK.join(name for name, _ in self.links)!r} trains the whole of model {spec.name!r}, whose bf16"
                 " weights would lose most steps in their rounding.",
                 "Set model.stand_in_rank=1024 to let LoRA stand for it, or leave model.weights out.",
+            )
+
+    def check_shards(self, spec: Any) -> None:
+        """Raise CellError where a training that is to be sharded needs whole gradients."""
+        if spec.shards == 1 or spec.stand_in_rank is not None or any(inserts(defense) for _, defense in self.links):
+            return
+        acting = [name for name, defense in self.links if type(defense).hooks is not Defender.hooks]
+        if acting:
+            raise CellError(
+                f"{acting[0]!r} acts on whole gradients, and no device holds those of a sharded training.",
+                "Leave model.shards out.",
             )
 
     def part(self) -> Part:

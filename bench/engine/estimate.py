@@ -62,7 +62,8 @@ def rate_name(kind: str, content: Mapping[str, Any], dataset: str, device: str) 
     model, defense = content.get("model"), content.get("defense")
     options = _options(model)
     names = [kind, dataset, _name(model), options.get("batch_size"), options.get("max_length"), _name(defense)]
-    return "|".join(str(item) for item in (*names, content.get("precision"), device))
+    spread = [f"{options['shards']} shards"] if "shards" in options else []
+    return "|".join(str(item) for item in (*names, content.get("precision"), device, *spread))
 
 
 def _name(part: Any) -> str:

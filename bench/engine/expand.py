@@ -117,6 +117,7 @@ def _filled(chain: Chain, spec: Any, recipe: str, precision: str) -> tuple[Part,
     try:
         check_weights(spec, precision)
         chain.check_weights(spec)
+        chain.check_shards(spec)
     except CellError as error:
         return part, error
     return part, None

@@ -93,6 +93,7 @@ def done_record(cell: Cell, stages: CellStages, store: Store, environment: Mappi
         "dataset_info": load,
         "knowledge": _knowledge(stages, store),
         "stand_in_rank": _training(stages, store).get("stand_in_rank"),  # None: what the defense says is what trained
+        **_sharded(stages, store),
         "cost": _cost(stages, store),
         "environment": {**environment, **_versions(stages, store), **_device(stages, store)},
         "error": None,
@@ -232,6 +233,12 @@ def _analysis(stages: CellStages, store: _ReadOnce) -> dict[str, Any]:
     """Return what looked on at the training of this cell found, nothing where nothing did."""
     found = [_meta(store, stage).get("analysis") for stage in with_ancestors([stages.victim]) if stage.kind == "train"]
     return {"analysis": found[-1]} if found[-1] is not None else {}
+
+
+def _sharded(stages: CellStages, store: _ReadOnce) -> dict[str, int]:
+    """Return over how many devices the victim's training was spread, nothing where it was on one."""
+    found = _training(stages, store).get("shards")
+    return {} if found is None else {"shards": found}
 
 
 def _knowledge(stages: CellStages, store: _ReadOnce) -> dict[str, int]:

@@ -58,9 +58,11 @@ class Stage:
 
     @cached_property
     def identity(self) -> str:
-        """Return the digest of kind, content and the identities of the parents, onlookers left out."""
+        """Return the digest of kind, content and the identities of the parents, onlookers and shards left out."""
         parents = {role: parent.identity for role, parent in self.parents.items() if role not in ONLOOKERS}
         content = {name: value for name, value in self.content.items() if name not in ONLOOKERS}
+        if "model" in content:
+            content["model"] = _on_one_device(content["model"])
         return digest(self.kind, _by_digest(content, "identity"), parents)
 
     @cached_property
@@ -232,6 +234,13 @@ class CellStages:
     def last(self) -> tuple[Stage, ...]:
         """Return the stages that must be done before the record is written."""
         return (self.evaluate, *self.detect)
+
+
+def _on_one_device(model: Part) -> Part:
+    """Return a model without the number of devices that it trains on: the same training draws the same numbers."""
+    if "shards" not in model.options:
+        return model
+    return Part(model.name, {name: value for name, value in model.options.items() if name != "shards"}, model.source)
 
 
 def _by_digest(content: Mapping[str, Any], attribute: str) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Machine:
     deterministic: bool = False
     memory: float | None = None  # bytes of a GPU that one worker may take; None: all of it
     loop: Literal["ours", "reference", "published"] = "ours"
+    devices: tuple[str, ...] = ()  # of this worker, `device` first: a sharded training spreads over them
 
 
 class Built(NamedTuple):
@@ -44,6 +45,7 @@ class Job:
     """One stage being built: its content, its parents' folders, and an empty folder to fill."""
 
     def __init__(self, payload: Mapping[str, Any], store: Store, aside: Path, machine: Machine) -> None:
+        self.payload = payload
         self.kind: str = payload["kind"]
         self.content: Mapping[str, Any] = payload["content"]
         self.identity: str = payload["identity"]

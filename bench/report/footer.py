@@ -43,6 +43,7 @@ def notes(records: Sequence[Record], failed: Sequence[Record], left_out: Sequenc
         *_seed_gaps(attacked, ablation),
         *_mixed_models(attacked),
         *_stand_ins(records, ablation),
+        *_sharded(records, ablation),
         *_floors_missing(records),
         *leaks(records),
         _failures(failed),
@@ -185,6 +186,22 @@ def _stand_ins(records: Sequence[Record], ablation: bool) -> list[str]:
         + ", ".join(escape(printed_name("defenses", name, ablation)) for name in order("defenses", found))
         + "."
         for (model, rank), found in sorted(rows.items())
+    ]
+
+
+def _sharded(records: Sequence[Record], ablation: bool) -> list[str]:
+    """Return one line per model and number of devices for the rows whose whole model trained on several of them."""
+    rows: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for record in records:
+        if record.get("shards"):
+            _, model, _, defense = names(record)
+            rows[model, record["shards"]].add(defense)
+    return [
+        f"Full fine-tuning: the whole of {escape(printed_name('models', model))} trained, sharded over {shards} "
+        "devices, under "
+        + ", ".join(escape(printed_name("defenses", name, ablation)) for name in order("defenses", found))
+        + "."
+        for (model, shards), found in sorted(rows.items())
     ]
 
 

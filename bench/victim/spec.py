@@ -125,6 +125,7 @@ class ModelSpec(Options):
     weights: Literal["fp32", "bf16"] = added("fp32")  # of what is frozen; what trains is fp32
     checkpointing: bool = added(False)  # activations of a layer are computed again in the backward pass
     stand_in_rank: Count | None = added(None)  # of the LoRA that trains where the whole model would; None: it does
+    shards: Count = added(1)  # devices of one machine over which a training of the whole model is spread
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -33,6 +33,16 @@ def embedded(block: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     return block(**{name: value for name, value in inputs.items() if name in taken})
 
 
+def write_tensors(folder: Path | str, content: dict[str, Tensor]) -> Path:
+    """Write tensors as the saved weights of a folder, made when absent; return the file."""
+    from safetensors.torch import save_file
+
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    save_file(content, target / SAVED, metadata={"format": "pt"})
+    return target / SAVED
+
+
 class Victim(nn.Module):
     """A Hugging Face sequence classifier with its tokenizer, and what was inserted into it.
 
@@ -228,13 +238,7 @@ class Victim(nn.Module):
 
     def save(self, folder: Path | str) -> Path:
         """Write the parameters of `kept` to `weights.safetensors` in a folder, made when absent; return the file."""
-        from safetensors.torch import save_file
-
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        content = {name: value.detach().cpu().contiguous() for name, value in self.kept().items()}
-        save_file(content, target / SAVED, metadata={"format": "pt"})
-        return target / SAVED
+        return write_tensors(folder, {name: value.detach().cpu().contiguous() for name, value in self.kept().items()})
 
     def restore(self, folder: Path | str) -> None:
         """Change the parameters to what `save` wrote for a victim that was loaded and wrapped alike; exact.

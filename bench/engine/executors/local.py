@@ -1,4 +1,4 @@
-"""Worker processes on this machine: one thread each on the CPU, one process per GPU."""
+"""Worker processes on this machine: one thread each on the CPU, one process per GPU, or per group of GPUs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 from bench.core.processes import ENVIRONMENT
 from bench.engine.executors import Outcome, Task
 from bench.engine.executors.attempt import ATTEMPTS, Attempt, attempt, died
+from bench.engine.sharding import groups_of
 from bench.engine.work import Machine
 from bench.victim.kept import keep_models
 
@@ -91,12 +92,13 @@ class LocalExecutor:
         devices: Sequence[str] = (),
         build: Attempt = attempt,
         preload: str = "bench.engine.work_victim",
+        shards: int = 1,
     ) -> None:
         self.root, self.machine, self.slots, self.build = root, machine, workers, build
-        devices = devices or (machine.device,)
-        self._devices = deque(devices[number % len(devices)] for number in range(workers))  # of workers to come
+        groups = groups_of(devices or (machine.device,), shards)
+        self._devices = deque(groups[number % len(groups)] for number in range(workers))  # of workers to come
         self._workers: list[_Worker] = []
-        self._device: dict[_Worker, str] = {}
+        self._device: dict[_Worker, tuple[str, ...]] = {}
         self._deaths: dict[str, int] = {}
         self._saved = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
         os.environ.update(WORKER_ENVIRONMENT)  # read when the process from which they are forked starts
@@ -115,17 +117,16 @@ class LocalExecutor:
             pass
 
     def _new_worker(self) -> _Worker:
-        device = self._devices.popleft()
-        machine = dataclasses.replace(self.machine, device=device)
+        devices = self._devices.popleft()
+        machine = dataclasses.replace(self.machine, device=devices[0], devices=devices)
         worker = _Worker(self._context, self.root, machine, self.build)
         self._workers.append(worker)
-        self._device[worker] = device
+        self._device[worker] = devices
         return worker
 
     def _bury(self, worker: _Worker) -> None:
         self._workers.remove(worker)
-        device = self._device.pop(worker)
-        self._devices.append(device)
+        self._devices.append(self._device.pop(worker))
         worker.task = None
         worker.end()
         worker.gone()

@@ -46,8 +46,11 @@ class RayExecutor:
         address: str | None = None,
         gpus_per_worker: float = 1.0,
         build: Attempt = attempt,
+        shards: int = 1,
     ) -> None:
         """Connect to the cluster at `address`, or start one of `workers` CPUs on this machine.
+
+        Every actor has `shards` GPUs of one machine, or as many CPUs.
 
         Raises:
             RequestError: Ray is not installed, the cluster does not answer, or has no room for one worker.
@@ -55,22 +58,25 @@ class RayExecutor:
         self.ray = _imported()
         self._own = not self.ray.is_initialized()
         if self._own:
-            self._connect(address, workers)
+            self._connect(address, workers and workers * shards)
+        gpus_per_worker = max(gpus_per_worker, shards) if shards > 1 else gpus_per_worker
         on_gpu = machine.device.startswith("cuda")
         have = self.ray.cluster_resources()
-        room = int(have.get("GPU", 0) / gpus_per_worker) if on_gpu else int(have.get("CPU", 0))
+        room = int(have.get("GPU", 0) / gpus_per_worker) if on_gpu else int(have.get("CPU", 0)) // shards
         self.slots = min(workers, room) if workers else room
         if self.slots < 1:
             self._leave()
             raise RequestError(
                 f"The Ray cluster has no room for a worker: {have.get('CPU', 0):g} CPUs, {have.get('GPU', 0):g} GPUs.",
-                "Add machines, lower --gpus-per-worker, or use --device cpu.",
+                "Add machines, lower --gpus-per-worker or model.shards, or use --device cpu.",
             )
-        device = "cuda:0" if on_gpu else machine.device  # a worker sees only the GPU that it was given
+        # A worker sees only the GPUs that it was given.
+        devices = tuple(f"cuda:{number}" for number in range(shards)) if on_gpu else (machine.device,) * shards
         environment = {**WORKER_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-        options = {"num_cpus": 1, "num_gpus": gpus_per_worker if on_gpu else 0, "max_restarts": 0}
+        options = {"num_cpus": 1 if on_gpu else shards, "num_gpus": gpus_per_worker if on_gpu else 0, "max_restarts": 0}
         settings = {**options, "runtime_env": {"env_vars": environment}}
-        self._arguments = (str(root.resolve()), dataclasses.replace(machine, device=device), build)
+        placed = dataclasses.replace(machine, device=devices[0], devices=devices)
+        self._arguments = (str(root.resolve()), placed, build)
         self._actors = self.ray.remote(_Worker).options(**settings)
         self._idle: deque[Any] = deque()
         self._running: dict[Any, tuple[Any, Task]] = {}

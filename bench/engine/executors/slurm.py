@@ -49,8 +49,11 @@ class SlurmExecutor:
         *,
         settings: Mapping[str, Any] | None = None,
         build: Attempt = attempt,
+        shards: int = 1,
     ) -> None:
         """Prepare the folder for the jobs' files beside the store; `settings` are parameters of submitit.
+
+        Every job asks for one task with `shards` GPUs of one node, or as many CPUs.
 
         Raises:
             RequestError: submitit or Slurm is not there, or a setting is not one of submitit's.
@@ -66,16 +69,19 @@ class SlurmExecutor:
         self.cluster = cluster
         self._executor = submitit.AutoExecutor(folder=root.parent / "slurm", cluster=cluster)
         on_gpu = machine.device.startswith("cuda")
-        defaults: dict[str, Any] = {"name": "bench", "timeout_min": 240, "gpus_per_node": int(on_gpu)}
+        defaults: dict[str, Any] = {"name": "bench", "timeout_min": 240, "gpus_per_node": shards if on_gpu else 0}
+        if shards > 1 and not on_gpu:
+            defaults["cpus_per_task"] = shards
         if cluster == "slurm":
             defaults["slurm_array_parallelism"] = self.slots
         try:
             self._executor.update_parameters(**{**defaults, **given})
         except (NameError, TypeError, ValueError) as error:
             raise RequestError(f"--slurm: {error}", "Name parameters of submitit, as slurm_partition=gpu.") from error
-        device = "cuda:0" if on_gpu else machine.device
+        devices = tuple(f"cuda:{number}" for number in range(shards)) if on_gpu else (machine.device,) * shards
         place = None if machine.data_dir is None else machine.data_dir.resolve()
-        self._job = StageJob(str(root.resolve()), dataclasses.replace(machine, data_dir=place, device=device), build)
+        placed = dataclasses.replace(machine, data_dir=place, device=devices[0], devices=devices)
+        self._job = StageJob(str(root.resolve()), placed, build)
         self._waiting: list[Task] = []
         self._running: dict[Any, Task] = {}
         self._deaths: dict[str, int] = {}
