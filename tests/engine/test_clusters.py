@@ -45,6 +45,7 @@ def ray_with_a_kill(out: str) -> None:
     report = drive(out, "ray", SEEDS)
     assert report.done == 10 * SEEDS and not report.failed, report
     assert len(kills) == 2 and len(set(kills)) == 2, kills
+    assert not list(Path("/tmp").glob(f"bench-ray-{os.getpid()}-*"))
 
 
 def _kill(locks: Path, kills: list[int]) -> None:
