@@ -34,6 +34,9 @@ WEIGHTS = frozenset({"train", "repair"})  # kinds whose folder holds weights
 ONLOOKERS = frozenset({"analysis", "watched"})
 
 
+ALIKE = "released"  # the recipe in the key of a training in which the recipes do not differ
+
+
 @dataclass(frozen=True, eq=False)
 class Stage:
     """One unit of work.
@@ -150,6 +153,8 @@ class Chains:
 
     def _train(self, cell: Cell, load: Stage, data: Stage, defense: Part | None, watched: Stage | None = None) -> Stage:
         content, parents = self._setting(cell, defense), {"load": load, "data": data}
+        if defense is None and not _recipe_trains(cell.model):
+            content["recipe"] = ALIKE
         if cell.analysis is not None and watched is not None:
             content, parents = {**content, "analysis": cell.analysis}, {**parents, "watched": watched}
         return self.stage("train", content, parents)
@@ -164,6 +169,11 @@ class Chains:
         if defense is not None:
             content["defense"] = defense
         return content
+
+
+def _recipe_trains(model: Part) -> bool:
+    """Tell whether a recipe changes a training that no defense takes part in: by the head beside a stand-in's LoRA."""
+    return model.options.get("stand_in_rank") is not None
 
 
 @cache

@@ -1,0 +1,58 @@
+"""Files from the hub; that it cannot be reached is found out at once, where its own library tries for half a minute."""
+
+from __future__ import annotations
+
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+REACH = 10.0  # seconds for the hub, or a proxy on the way to it, to answer
+
+
+def snapshot(repository: str, revision: str | None, wanted: Sequence[str]) -> Path:
+    """Return the folder with the files of a commit that match a pattern, fetched where the cache lacks them.
+
+    Raises:
+        OSError: the hub cannot be reached and the cache does not hold the commit, or the hub refuses; in one line.
+    """
+    import huggingface_hub
+
+    alone = out_of_reach()
+    try:
+        folder = huggingface_hub.snapshot_download(
+            repository,
+            revision=revision,
+            allow_patterns=list(wanted),
+            ignore_patterns=["*/*"],
+            local_files_only=alone is not None,
+        )
+    except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise OSError(alone or lines[0].rstrip(".")) from error
+    return Path(folder)
+
+
+def out_of_reach() -> str | None:
+    """Return why nothing can be fetched from the hub, None where it answers, whatever it says.
+
+    `HF_ENDPOINT` and the usual variables of proxies hold. A certificate that is refused here is no reason: the hub's
+    library may know others.
+    """
+    import huggingface_hub
+
+    constants = huggingface_hub.constants
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+        urllib.request.urlopen(request, timeout=REACH).close()
+    except urllib.error.HTTPError:
+        return None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLError):
+            return None
+        return f"{constants.ENDPOINT} cannot be reached ({reason})"
+    return None
