@@ -80,3 +80,4 @@ def control_table(
 
 def _asr(cell: Cell | None) -> Stat | None:
     return None if cell is None else cell.asr
+
