@@ -17,18 +17,18 @@ def snapshot(repository: str, revision: str | None, wanted: Sequence[str]) -> Pa
     Raises:
         OSError: the hub cannot be reached and the cache does not hold the commit, or the hub refuses; in one line.
     """
-    import huggingface_hub
+    from huggingface_hub import errors, snapshot_download
 
     alone = out_of_reach()
     try:
-        folder = huggingface_hub.snapshot_download(
+        folder = snapshot_download(
             repository,
             revision=revision,
             allow_patterns=list(wanted),
             ignore_patterns=["*/*"],
             local_files_only=alone is not None,
         )
-    except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
+    except (OSError, ValueError, errors.HfHubHTTPError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise OSError(alone or lines[0].rstrip(".")) from error
     return Path(folder)
@@ -40,9 +40,8 @@ def out_of_reach() -> str | None:
     `HF_ENDPOINT` and the usual variables of proxies hold. A certificate that is refused here is no reason: the hub's
     library may know others.
     """
-    import huggingface_hub
+    from huggingface_hub import constants
 
-    constants = huggingface_hub.constants
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:

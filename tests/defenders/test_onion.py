@@ -128,9 +128,9 @@ def test_a_language_model_is_pinned(tmp_path_factory: Any, tmp_path: Path, monke
     assert Onion(lm="local").for_model(None, "released") == Onion(lm="local")
     with pytest.raises(CellError, match="'someone/model' is no folder here, .* no pinned commit"):
         Onion(lm="someone/model").for_model(None, "released")
-    import huggingface_hub
+    from huggingface_hub import constants
 
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(CellError, match="HF_HUB_OFFLINE is set.* set lm to local"):
         Onion(lm="someone/model", revision="0" * 40).correct(None, None, [Example("a b", 0)])
     folder = tmp_path / "lm"

@@ -19,6 +19,7 @@ from bench.engine.executors.inline import InlineExecutor
 from bench.engine.executors.local import LocalExecutor
 from bench.engine.locks import Claim
 from bench.engine.runner import Runner
+from bench.engine.stages import with_ancestors
 from bench.engine.store import WEIGHTS_FILE, BusyError, Store, UnwritableError
 from bench.engine.work import Machine, execute
 from tests.engine.cheap import WORKERS, build, cheap_plan, executor_of
@@ -28,13 +29,10 @@ from tests.engine.test_faults import journal
 def test_a_stage_whose_parents_weights_are_in_other_hands_waits(tmp_path: Path) -> None:
     # They could be released between the look at their manifest and the reading of the file.
     plan, root = cheap_plan(tmp_path / "model", 1, ("badnets",)), tmp_path / "store"
-    stages = {stage.kind: stage for stage in plan.unique()}
-    for kind in ("load", "poison", "trigger", "train"):
-        execute(stages[kind].payload(), root, Machine(None), WORKERS)
-    evaluate = next(s for s in plan.unique() if s.kind == "evaluate" and s.parents["victim"] is stages["train"])
-    for parent in evaluate.parents.values():
-        execute(parent.payload(), root, Machine(None), WORKERS)
-    with Store(root).claim(stages["train"].key) as free:
+    evaluate = next(stage for stage in plan.unique() if stage.kind == "evaluate")
+    for stage in with_ancestors([evaluate])[:-1]:
+        execute(stage.payload(), root, Machine(None), WORKERS)
+    with Store(root).claim(evaluate.parents["victim"].key) as free:
         assert free
         with pytest.raises(BusyError, match="in other hands"):
             execute(evaluate.payload(), root, Machine(None), WORKERS)

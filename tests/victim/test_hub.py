@@ -7,8 +7,8 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-import huggingface_hub
 import pytest
+from huggingface_hub import constants
 
 from bench.victim import hub
 
@@ -36,12 +36,12 @@ def refusing() -> Iterator[str]:
 @pytest.fixture
 def online(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the hub be asked, whatever the environment says."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
 @pytest.mark.usefixtures("online")
 def test_a_hub_that_answers_is_in_reach(refusing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", refusing)
+    monkeypatch.setattr(constants, "ENDPOINT", refusing)
     assert hub.out_of_reach() is None
 
 
@@ -49,12 +49,12 @@ def test_a_hub_that_answers_is_in_reach(refusing: str, monkeypatch: pytest.Monke
 def test_one_that_is_silent_or_not_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "REACH", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection and says nothing
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert "timed out" in (hub.out_of_reach() or "")
     assert "refused" in (hub.out_of_reach() or "")  # closed by now
 
 
 def test_offline_by_request_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "no address")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "ENDPOINT", "no address")
     assert hub.out_of_reach() == "HF_HUB_OFFLINE is set"

@@ -92,10 +92,10 @@ def test_a_broken_folder_is_one_sentence(tmp_path_factory, tmp_path):
 
 
 def test_missing_weights_name_every_way_to_get_them(monkeypatch):
-    import huggingface_hub
+    from huggingface_hub import constants
 
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
     spec = ModelSpec(name="absent", hub="a/b", revision=COMMIT, package="no_such_package_here/model", extra="demo")
     assert not available(spec)
     began = time.monotonic()
