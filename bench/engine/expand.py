@@ -129,7 +129,7 @@ def dataset_part(name: str, options: Mapping[str, Any], data_dir: Path | None = 
     spec = dataset_spec(name, options)
     content = spec.identity()
     if "content" in content:
-        return Part(spec.name, content, place={"source": name, "options": dict(options)}), spec
+        return Part(spec.name, content, place={"source": spec.source, "options": dict(options)}), spec
     content.pop("pins", None)
     return Part(spec.name, content, pins=pins_in_force(spec, data_dir)), spec
 
@@ -148,7 +148,8 @@ def model_part(name: str, options: Mapping[str, Any]) -> tuple[Part, Any]:
     if spec.path is None:
         return Part(spec.name, content, pins={"weights": weights}), spec
     # What the folder holds is the identity, wherever it lies.
-    return Part(spec.name, {**content, "path": weights}, pins={"weights": weights}, place={"path": spec.path}), spec
+    place = {"path": str(Path(spec.path).resolve())}
+    return Part(spec.name, {**content, "path": weights}, pins={"weights": weights}, place=place), spec
 
 
 def _analysis(grid: Grid, settings: dict[str, dict[str, Any]]) -> Part | None:

@@ -6,6 +6,7 @@ import functools
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from bench.core import registry
@@ -99,7 +100,9 @@ def part_of(family: Family, plugin: Any, name: str) -> Part:
     source = "" if own.get(plugin.name) is type(plugin) else name
     if family is ANALYSES:  # it pins nothing and reads no file
         return Part(plugin.name, plugin.identity(), source, plugin.version)
-    return Part(plugin.name, plugin.identity(), source, plugin.version, plugin.pins(), plugin.place())
+    # A worker may have another working folder.
+    place = {option: str(Path(path).resolve()) for option, path in plugin.place().items()}
+    return Part(plugin.name, plugin.identity(), source, plugin.version, plugin.pins(), place)
 
 
 def restore(family: Family, part: Part | Mapping[str, Any]) -> Any:

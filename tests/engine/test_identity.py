@@ -15,7 +15,6 @@ from bench.engine.chain import links_of
 from bench.engine.expand import dataset_part, expand, model_part
 from bench.engine.grid import Grid
 from bench.engine.plan import make_plan
-from bench.engine.records import comparable
 from tests.engine.conftest import Tiny
 from tests.engine.keys import keys_of
 from tests.engine.test_faults import records
@@ -64,18 +63,32 @@ def test_a_data_set_option_that_changes_nothing_is_no_other_data_set() -> None:
 def test_a_model_is_what_its_folder_holds_wherever_that_lies(tiny: Tiny, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere" / Path(tiny.model).name
     shutil.copytree(tiny.model, moved)
-    here, there = tiny.plan(), tiny.plan(models=[str(moved)])
-    assert list(here.cells) == list(there.cells)
+    here, there = (tiny.plan(defenders=["vanilla"], models=[model]) for model in (tiny.model, str(moved)))
+    assert len(here.cells) == 1 and list(here.cells) == list(there.cells)
     assert [stage.key for stage in here.unique()] == [stage.key for stage in there.unique()]
-    assert tiny.run(there, keep_weights=True).done == 1
+    assert tiny.run(there).done == 1
     (found,) = records(tiny.out).values()
     assert found["cell"]["model"]["options"]["path"].startswith("files:") and str(tmp_path) not in json.dumps(found)
     again = Tiny(tmp_path / "again", tiny.model, [])
-    assert again.run(again.plan()).done == 1
-    assert list(records(again.out).values()) == [comparable(found)]
+    assert again.run(here).done == 1 and list(records(again.out).values()) == [found]
     config = json.loads((moved / "config.json").read_text())
     (moved / "config.json").write_text(json.dumps({**config, "another": 1}))
-    assert set(tiny.plan(models=[str(moved)]).cells).isdisjoint(here.cells)
+    assert set(tiny.plan(defenders=["vanilla"], models=[str(moved)]).cells).isdisjoint(here.cells)
+
+
+def test_a_worker_with_another_working_folder_finds_what_was_named_from_here(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    shutil.copytree(tiny.model, tmp_path / "here" / "model")
+    (tmp_path / "here" / "counts.tsv").write_text(COUNTS)
+    rows = [f"{'good' if number % 2 else 'bad'} film {number},{number % 2}" for number in range(60)]
+    (tmp_path / "here" / "mine.csv").write_text("\n".join(["text,label", *rows]))
+    monkeypatch.chdir(tmp_path / "here")
+    defenders = ["e-pur(frequencies=counts.tsv, share=1)"]
+    plan = tiny.plan(datasets=["mine.csv"], models=["./model"], defenders=defenders, limit=None)
+    monkeypatch.chdir(tmp_path)
+    assert tiny.run(plan).done == 1
 
 
 @pytest.mark.parametrize("chain", ["e-pur", "e-pur>fine-mixing"])

@@ -72,10 +72,12 @@ class RayExecutor:
                 "Add machines, lower --gpus-per-worker, or use --device cpu.",
             )
         device = "cuda:0" if on_gpu else machine.device  # a worker sees only the GPU that it was given
+        place = None if machine.data_dir is None else machine.data_dir.resolve()  # it has another working folder
+        there = dataclasses.replace(machine, data_dir=place, device=device)
         environment = {**WORKER_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
         options = {"num_cpus": 1, "num_gpus": gpus_per_worker if on_gpu else 0, "max_restarts": 0}
         settings = {**options, "runtime_env": {"env_vars": environment}}
-        self._arguments = (str(root.resolve()), dataclasses.replace(machine, device=device), build)
+        self._arguments = (str(root.resolve()), there, build)
         self._actors = self.ray.remote(_Worker).options(**settings)
         self._idle: deque[Any] = deque()
         self._running: dict[Any, tuple[Any, Task]] = {}
@@ -85,11 +87,11 @@ class RayExecutor:
         settings: dict[str, Any] = {"address": address or "local"}
         if not address:
             settings |= {"num_cpus": workers, "include_dashboard": False, "object_store_memory": OBJECTS}
-            if "RAY_TMPDIR" not in os.environ:
+        try:
+            if not address and "RAY_TMPDIR" not in os.environ:
                 # Below /tmp where there is one: a socket's path has at most 103 to 107 bytes.
                 place = "/tmp" if os.path.isdir("/tmp") else None
                 self._folder = settings["_temp_dir"] = tempfile.mkdtemp(prefix=f"bench-ray-{os.getpid()}-", dir=place)
-        try:
             _answers(address)
             self.ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
         except (OSError, ValueError, RuntimeError) as error:
