@@ -25,8 +25,8 @@ from typing import Any
 
 BEAT = 10.0  # seconds between two signs of life
 SILENT = 60.0  # seconds without one after which the owner, on another machine, is taken for dead
-LOOKS, GLANCE = 3, 0.005  # how often a claim that is not free is tried, and seconds between: `bench status` looks at
-# who holds a file by locking it for an instant
+LOOKS = 3  # how often a claim is tried: `bench status` finds out who holds a file by locking it for an instant
+GLANCE = 0.005  # seconds between two tries
 SETTLE = 0.05  # seconds after which one of two that claimed without locks reads the name of the other
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 

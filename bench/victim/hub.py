@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
 REACH = 10.0  # seconds for the hub, or a proxy on the way to it, to answer
+LASTS = 300.0  # seconds for which an answer holds: a worker loads its model anew for every stage
+
+_answers: dict[str, tuple[float, str | None]] = {}  # address -> when it was asked, and why it is out of reach
 
 
 def snapshot(repository: str, revision: str | None, wanted: Sequence[str]) -> Path:
@@ -35,7 +39,7 @@ def snapshot(repository: str, revision: str | None, wanted: Sequence[str]) -> Pa
 
 
 def out_of_reach() -> str | None:
-    """Return why nothing can be fetched from the hub, None where it answers, whatever it says.
+    """Return why nothing can be fetched from the hub, None where it answers, whatever it says; asked once in a while.
 
     `HF_ENDPOINT` and the usual variables of proxies hold. A certificate that is refused here is no reason: the hub's
     library may know others.
@@ -44,8 +48,16 @@ def out_of_reach() -> str | None:
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
+    asked, reason = _answers.get(constants.ENDPOINT, (float("-inf"), None))
+    if time.monotonic() - asked > LASTS:
+        reason = _silence(constants.ENDPOINT)
+        _answers[constants.ENDPOINT] = time.monotonic(), reason
+    return reason
+
+
+def _silence(address: str) -> str | None:
     try:
-        request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+        request = urllib.request.Request(address, method="HEAD")
         urllib.request.urlopen(request, timeout=REACH).close()
     except urllib.error.HTTPError:
         return None
@@ -53,5 +65,5 @@ def out_of_reach() -> str | None:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLError):
             return None
-        return f"{constants.ENDPOINT} cannot be reached ({reason})"
+        return f"{address} cannot be reached ({reason})"
     return None

@@ -37,6 +37,7 @@ def refusing() -> Iterator[str]:
 def online(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the hub be asked, whatever the environment says."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "_answers", {})
 
 
 @pytest.mark.usefixtures("online")
@@ -51,7 +52,9 @@ def test_one_that_is_silent_or_not_there_is_not(monkeypatch: pytest.MonkeyPatch)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection and says nothing
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert "timed out" in (hub.out_of_reach() or "")
-    assert "refused" in (hub.out_of_reach() or "")  # closed by now
+    assert "timed out" in (hub.out_of_reach() or "")  # closed by now, but it was asked a moment ago
+    monkeypatch.setattr(hub, "LASTS", 0.0)
+    assert "refused" in (hub.out_of_reach() or "")
 
 
 def test_offline_by_request_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

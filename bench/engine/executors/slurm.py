@@ -19,10 +19,8 @@ from bench.engine.work import Machine
 
 ARRAY = 64  # jobs at work at one time unless --workers says otherwise
 LOOK = 0.5  # seconds between looks at the jobs
-SUBMISSIONS, WAIT = (
-    6,
-    2.0,
-)  # how often an array is offered to Slurm, and seconds after the first time; doubled each time
+SUBMISSIONS = 6  # how often an array is offered to Slurm
+WAIT = 2.0  # seconds after the first time; doubled each time
 PATIENCE = 5.0  # seconds for cancelled processes of this machine to end
 
 
