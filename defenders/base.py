@@ -143,6 +143,10 @@ class Defender(Options, DefenderContract):
         """Return how many labelled clean rows the method itself needs."""
         return 0
 
+    def place(self) -> Mapping[str, Any]:
+        """Return the options that say where files of the user's lie: in the identity stands what the files hold."""
+        return {}
+
     def pins(self) -> Mapping[str, str]:
         """Return the digests of what the numbers depend on besides the options, the version and this suite."""
         return {}

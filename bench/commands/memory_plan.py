@@ -12,7 +12,6 @@ from typing import Any
 from rich.console import Console
 
 from bench.core.errors import RequestError
-from bench.core.options import build
 from bench.engine import plugins
 from bench.engine.plan import Plan
 from bench.engine.preflight import has_nvidia
@@ -155,7 +154,7 @@ def trainings_of(plan: Plan) -> Iterator[Training]:
 def _training(stage: Stage) -> Training:
     content = stage.content
     model, defense = content["model"], content.get("defense")
-    spec = build(ModelSpec, model.options, "model", model.name)
+    spec = plugins.model(model)
     acting = None if defense is None else plugins.defender(defense)
     return Training(spec, acting, content["recipe"], content["precision"] == "bf16")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -261,8 +262,7 @@ def _close(report: Report, out: Path, console: Console) -> int:
     plain = {"markup": False, "highlight": False}
     console.print(f"{report.executed} stages executed", **plain)
     console.print(f"{report.done} of {report.cells} cells done, {len(report.failed)} failed", **plain)
-    for reason in sorted(set(report.failed.values())):
-        count = sum(text == reason for text in report.failed.values())
+    for reason, count in sorted(Counter(report.failed.values()).items()):
         console.print(f"  {count} x {reason}", **plain)
     if report.stopped and report.left:
         console.print(f"Stopped with {report.left} cells left. Go on with: {command_line()}", **plain)

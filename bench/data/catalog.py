@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
@@ -63,10 +64,11 @@ def dataset_spec(name: str, options: Mapping[str, Any] = NO_OPTIONS) -> DatasetS
     for key in options:
         if key not in CHOICES:
             raise unknown(f"option of dataset {name!r}", key, CHOICES)
-    content = {key: value for key, value in _content(name).items() if key != "about"}
-    if options:
-        content.pop("subset_digest", None)  # it is that of the rows which the unchanged spec draws
-    return build(DatasetSpec, {**content, **options, "name": name}, "dataset", name)
+    content = {key: value for key, value in _content(name).items() if key != "about"} | {"name": name}
+    spec, plain = (build(DatasetSpec, {**content, **given}, "dataset", name) for given in (options, NO_OPTIONS))
+    if "subset_digest" not in options and spec != plain:
+        return replace(spec, subset_digest="")  # it is that of the rows which the unchanged spec draws
+    return spec
 
 
 def about(name: str) -> About:

@@ -15,7 +15,6 @@ from typing import Any
 from bench.core.errors import BenchError
 from bench.core.example import Example
 from bench.core.knowledge import Knowledge
-from bench.core.options import build
 from bench.core.paths import cache_folder
 from bench.core.processes import settle
 from bench.engine import plugins
@@ -98,10 +97,9 @@ def _names(stage: Stage) -> list[str]:
 
 def _here(stage: Stage) -> bool:
     from bench.victim.loading import available
-    from bench.victim.spec import ModelSpec
 
     part = model_of(stage)
-    return part is not None and available(build(ModelSpec, part.options, "model", part.name))
+    return part is not None and available(plugins.model(part))
 
 
 def _payload(stage: Stage) -> dict[str, Any]:
@@ -122,11 +120,10 @@ def measured(content: Mapping[str, Any], data_dir: Path | None, device: str) -> 
     from bench.data import load_dataset
     from bench.victim.contenders import Clock
     from bench.victim.loading import load_victim
-    from bench.victim.spec import ModelSpec
     from bench.victim.training import train
 
     data = load_dataset(restored_dataset(content["dataset"]), data_dir)
-    spec = build(ModelSpec, content["model"]["options"], "model", content["model"]["name"])
+    spec = plugins.model(content["model"])
     rows = tuple(data.train[: STEPS * spec.batch_size])
     began = time.perf_counter()
     short = dataclasses.replace(spec, epochs=STEPS, max_steps=STEPS)

@@ -63,7 +63,9 @@ class Chain:
             return parts[0]
         pins = {str(place): f"version {part.version}" for place, part in enumerate(parts)}
         pins |= {f"{place} {name}": pin for place, part in enumerate(parts) for name, pin in part.pins.items()}
-        return Part(LINK.join(part.name for part in parts), {"links": [part.json() for part in parts]}, pins=pins)
+        places = {str(place): part.place for place, part in enumerate(parts) if part.place}
+        options = {"links": [part.json() for part in parts]}
+        return Part(LINK.join(part.name for part in parts), options, pins=pins, place=places)
 
 
 def names_of(choice: str | Mapping[str, Any]) -> list[str | Mapping[str, Any]]:
@@ -86,7 +88,7 @@ def links_of(part: Part) -> list[tuple[Part, Any]]:
     if LINK not in part.name:
         return [(part, plugins.defender(part))]
     links = []
-    for content in part.options["links"]:
-        defense = plugins.defender(content)
+    for place, content in enumerate(part.options["links"]):
+        defense = plugins.defender({**content, "place": part.place.get(str(place), {})})
         links.append((plugins.part_of(DEFENDERS, defense, content.get("source") or content["name"]), defense))
     return links

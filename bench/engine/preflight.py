@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import BenchError, CellError, DataError, RequestError
-from bench.core.options import build
 from bench.core.spec import Part
+from bench.engine import plugins
 from bench.engine.plan import Plan
 from bench.engine.sharding import groups_of, shards_of, too_few
 from bench.engine.stages import Stage, with_ancestors
@@ -28,8 +29,11 @@ def check_folder(out: Path) -> None:
     probe = out / f".probe.{os.getpid()}"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x" * 4096)
-        probe.unlink()
+        try:
+            probe.write_bytes(b"x" * 4096)
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink(missing_ok=True)  # on a full disk it is there, and empty
     except OSError as error:
         raise RequestError(f"--out {out} cannot be written: {error.strerror}.", "Name a folder that can be.") from None
 
@@ -121,9 +125,8 @@ def _check_data(part: Part, data_dir: Path | None) -> None:
 
 def _check_model(part: Part) -> None:
     from bench.victim.loading import checked_folder
-    from bench.victim.spec import ModelSpec
 
-    checked_folder(build(ModelSpec, part.options, "model", part.name))
+    checked_folder(plugins.model(part))
 
 
 def all_fail(plan: Plan, found: Mapping[str, CellError]) -> BenchError | None:

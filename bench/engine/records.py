@@ -48,7 +48,10 @@ def read_record(path: Path) -> dict[str, Any] | None:
 def write_record(out: Path, record: Mapping[str, Any]) -> None:
     """Write a record into its file, whole or not at all."""
     path = out / "records" / f"{record['key']}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path.parent.name, error) from error
     write_json(path, record)
 
 

@@ -37,6 +37,9 @@ WEIGHTS = frozenset({"train", "repair"})  # kinds whose folder holds weights
 ONLOOKERS = frozenset({"analysis", "watched"})
 
 
+ALIKE = "released"  # the recipe in the key of a training in which the recipes do not differ
+
+
 @dataclass(frozen=True, eq=False)
 class Stage:
     """One unit of work.
@@ -182,6 +185,8 @@ class Chains:
 
     def _train(self, cell: Cell, load: Stage, data: Stage, defense: Part | None, watched: Stage | None = None) -> Stage:
         content, parents = self._setting(cell, defense), {"load": load, "data": data}
+        if defense is None and not _recipe_trains(cell.model):
+            content["recipe"] = ALIKE
         if cell.analysis is not None and watched is not None:
             content, parents = {**content, "analysis": cell.analysis}, {**parents, "watched": watched}
         return self.stage("train", content, parents)
@@ -212,6 +217,11 @@ def _own_rows(defense: Any) -> int:
 def _spared(defense: Any, taken: int) -> dict[str, int]:
     """Return what a stage's content says of rows that earlier links took; nothing where it makes no difference."""
     return {"taken": taken} if defense.calibrated and taken > _own_rows(defense) else {}
+
+
+def _recipe_trains(model: Part) -> bool:
+    """Tell whether a recipe changes a training that no defense takes part in: by the head beside a stand-in's LoRA."""
+    return model.options.get("stand_in_rank") is not None
 
 
 @cache

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.core.knowledge import Knowledge
-from bench.core.options import build
 from bench.engine import plugins
 from bench.engine.clean_rows import CleanRows, divide
 from bench.engine.work import Job
@@ -17,8 +16,7 @@ from bench.victim.spec import ModelSpec
 
 def spec_of(content: dict[str, Any]) -> ModelSpec:
     """Return the spec of the model that a stage's content names."""
-    model = content["model"]
-    return build(ModelSpec, model["options"], "model", model["name"])
+    return plugins.model(content["model"])
 
 
 def fresh(job: Job, content: dict[str, Any], seed: int) -> Any:

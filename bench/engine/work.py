@@ -125,9 +125,10 @@ def claimed(store: Store, payload: Mapping[str, Any]) -> Iterator[None]:
             free = held.enter_context(store.claim(payload["key"]))
             for role, key in payload["parents"].items():
                 if payload["parent_payloads"][role]["kind"] in WEIGHTS:
-                    held.enter_context(store.claim(key, shared=True))
+                    # Not free: another run is building or releasing them. Without the claim they could go meanwhile.
+                    free = held.enter_context(store.claim(key, shared=True)) and free
         if not free:
-            raise BusyError(f"Stage {payload['key']} is being built by another worker.", "Wait for it.")
+            raise BusyError(f"Stage {payload['key']}, or what it is made from, is in other hands.", "Wait for it.")
         yield
 
 

@@ -104,10 +104,8 @@ def _cleanse(stage: Stage, cell: Cell, record: Mapping[str, Any]) -> str:
 
 
 def _train(stage: Stage, cell: Cell, record: Mapping[str, Any]) -> str:
-    from bench.core.options import build
-    from bench.victim.spec import ModelSpec
 
-    spec = build(ModelSpec, cell.model.options, "model", cell.model.name)
+    spec = plugins.model(cell.model)
     acts = "defense" in stage.content
     inserted = acts and type(plugins.defender(stage.content["defense"])).wrap is not _base().wrap
     rate = spec.learning_rate_pet if inserted else spec.learning_rate

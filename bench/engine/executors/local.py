@@ -69,13 +69,15 @@ class _Worker:
                 self.connection.send(None)
         self.connection.close()
 
-    def gone(self) -> None:
-        """Wait for the end of a process that was told to stop."""
+    def gone(self) -> int:
+        """Wait for the end of a process that was told to stop; return its exit code, below 0 for a signal."""
         self.process.join(PATIENCE)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
+        code = self.process.exitcode or 0
         self.process.close()
+        return code
 
 
 class LocalExecutor:
@@ -113,8 +115,9 @@ class LocalExecutor:
             if worker.give(task):
                 return
             self._bury(worker)
-        while not self._new_worker().give(task):
-            pass
+        worker = self._new_worker()
+        if not worker.give(task):
+            worker.task = task  # it died as it started: found out, counted and tried again like any other death
 
     def _new_worker(self) -> _Worker:
         devices = self._devices.popleft()
@@ -124,12 +127,14 @@ class LocalExecutor:
         self._device[worker] = devices
         return worker
 
-    def _bury(self, worker: _Worker) -> None:
+    def _bury(self, worker: _Worker) -> str:
+        """Take a dead worker off the list; return how it ended, in words."""
         self._workers.remove(worker)
         self._devices.append(self._device.pop(worker))
         worker.task = None
         worker.end()
-        worker.gone()
+        code = worker.gone()
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
 
     def finished(self, seconds: float | None = None) -> Iterator[Outcome]:
         """Wait for the next task to end; return its outcomes and those of any that ended besides."""
@@ -148,7 +153,7 @@ class LocalExecutor:
         worker.task = None
         if found is not None:
             return found
-        self._bury(worker)
+        reason = self._bury(worker)
         name = task[0]["key"]
         self._deaths[name] = self._deaths.get(name, 0) + 1
         if self._deaths[name] < ATTEMPTS:
@@ -158,7 +163,7 @@ class LocalExecutor:
             for payload in task:
                 self._deaths[payload["key"]] = 0
             return [Outcome(payload["key"], busy=True) for payload in task]
-        return died(task)
+        return died(task, reason)
 
     def close(self) -> None:
         """Stop the workers, those with a task at once: half-built drafts stay aside and are never taken for results."""
