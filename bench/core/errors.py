@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class BenchError(Exception):
@@ -36,6 +37,12 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> RequestError:
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     remedy = f"Did you mean {close[0]!r}?" if close else "There are: " + (", ".join(names) or "none") + "."
     return RequestError(f"There is no {kind} named {str(name)!r}.", remedy)
+
+
+def reason_of(error: Mapping[str, Any], *, remedy: bool = True) -> str:
+    """Return why a cell failed, as its record says it: with the kind of error where nobody had expected one."""
+    kind = f"{error['type']}: " if error.get("traceback") and error["message"] != error["type"] else ""
+    return f"{kind}{error['message']} {error['remedy'] if remedy else ''}".strip()
 
 
 def printable(text: str, most: int = 2000) -> str:
