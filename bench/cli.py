@@ -228,13 +228,15 @@ def figures(
 
 
 @app.command("list")
-def list_(kind: Kind, debug: Debug = False) -> None:
-    """List what exists, with one line each."""
+def list_(
+    kind: Annotated[Kind | None, typer.Argument(help="default: all of them")] = None, debug: Debug = False
+) -> None:
+    """List what exists: a line each, what it does, whose work it is, and its options with their defaults."""
 
     def action() -> int:
         from bench.commands.listing import lines
 
-        for line in lines(kind.value):
+        for line in lines(kind.value if kind else None):
             typer.echo(line)
         return 0
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import attackers.openbackdoor
 import defenders.openbackdoor
 from bench.cli import app
+from bench.core import registry
 from bench.core.registry import ATTACKERS, DEFENDERS, names
 
 FOLDERS = {"datasets": "datasets", "models": "models", "grids": "grids"}
@@ -32,6 +33,32 @@ def test_list_has_one_line_for_each_name_that_exists(kind: str) -> None:
     lines = result.stdout.splitlines()
     assert {line.split()[0] for line in lines} == expected(kind) and len(lines) == len(expected(kind))
     assert all(len(line.split()) > 2 for line in lines)
+
+
+def test_list_without_a_kind_lists_all_of_them_under_headings() -> None:
+    result = CliRunner().invoke(app, ["list"])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    headings = [line for line in lines if line.endswith(":") and " " not in line]
+    assert headings == ["attackers:", "defenders:", "datasets:", "models:", "grids:"]
+    listed = {line.split()[0] for line in lines if line.startswith("  ")}
+    assert listed == {name for kind in headings for name in expected(kind.rstrip(":"))}
+
+
+def test_list_names_the_stage_the_work_and_the_defaults() -> None:
+    lines = {line.split()[0]: line for line in CliRunner().invoke(app, ["list", "defenders"]).stdout.splitlines()}
+    assert "[detect] STRIP (Gao et al." in lines["strip"] and "repeat=5, swap_ratio=0.25" in lines["strip"]
+    assert "[repair]" in lines["fine-mixing"] and "Zhang et al." in lines["fine-mixing"]
+    attackers = CliRunner().invoke(app, ["list", "attackers"]).stdout
+    assert "(Gu et al. 2017" in attackers and "triggers=[cf, mn, bb, tq], num_triggers=4" in attackers
+    assert "Socher et al. 2013" in CliRunner().invoke(app, ["list", "datasets"]).stdout
+
+
+def test_a_broken_package_of_somebody_else_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_entry_points", lambda family: {"theirs": {"no_such_module:Thing"}})
+    result = CliRunner().invoke(app, ["list", "defenders"])
+    assert result.exit_code == 0 and "\nmusclelora" in result.stdout
+    assert "No module named 'no_such_module'" in next(x for x in result.stdout.splitlines() if x.startswith("theirs"))
 
 
 def test_list_of_something_else_is_refused() -> None:
