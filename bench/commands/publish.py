@@ -11,9 +11,10 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.core.errors import RequestError
+from bench.core.errors import RequestError, unknown
 from bench.report.exports import exports
 from bench.report.records import load_records
+from bench.report.references import axis_value
 from bench.report.render import render
 from bench.report.site.build import site
 
@@ -31,7 +32,7 @@ def show_tables(out: Path, every_table: bool, chosen: Mapping[str, Sequence[Any]
     records = load_records(_records(out))
     kept = [record for record in records if all(_on(record, axis, values) for axis, values in chosen.items())]
     if records and not kept:
-        raise RequestError(f"None of the {len(records)} records is on the chosen axes.", "Choose fewer, or others.")
+        raise _none_on(records, chosen)
     for path in _write(out / "tables", render(kept, every_table)):
         console.print(f"table: {path}", markup=False, highlight=False)
     return 0
@@ -44,8 +45,18 @@ SCALARS |= {"target_labels": "target_label", "precisions": "precision"}
 
 def _on(record: Mapping[str, Any], axis: str, values: Sequence[Any]) -> bool:
     """Tell whether a record lies on one of the values of an axis, named as in a grid."""
-    cell = record["cell"]
-    return (cell[AXES[axis]]["name"] if axis in AXES else cell[SCALARS[axis]]) in values
+    return axis_value(record, AXES.get(axis) or SCALARS[axis]) in values
+
+
+def _none_on(records: Sequence[Mapping[str, Any]], chosen: Mapping[str, Sequence[Any]]) -> RequestError:
+    """Return the error for axes that no record is on: the axis to blame, and what the records have on it."""
+    for axis, values in chosen.items():
+        name = AXES.get(axis) or SCALARS[axis]
+        found = {str(axis_value(record, name)) for record in records}
+        if not found & {str(value) for value in values}:
+            problem = f"None of the {len(records)} records has {' or '.join(map(str, values))} as {name}."
+            return RequestError(problem, unknown(name, values[0], found).remedy)
+    return RequestError(f"None of the {len(records)} records is on the chosen axes.", "Choose fewer, or others.")
 
 
 def publish_run(out: Path, to: Path, console: Console) -> int:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench.commands.publish import publish_run
+from bench.commands.publish import publish_run, show_tables
+from bench.core.errors import RequestError
 from tests.report.fixtures import board_records
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,3 +68,17 @@ def test_publishing_imports_no_heavy_package(run: Path, tmp_path: Path) -> None:
         f"assert not set({heavy!r}) & set(sys.modules), set({heavy!r}) & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [
+        ({"defenders": ("loraa",)}, "has loraa as defense. Did you mean 'lora'?"),
+        ({"attacks": ("badnets",), "seeds": (500,)}, "has 500 as seed. There are: 0"),
+        ({"defenders": ("lora",), "models": ("none",)}, "has none as model."),
+    ],
+)
+def test_axes_that_no_record_is_on_are_named_with_what_there_is(run: Path, axes: dict, said: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        show_tables(run, False, axes, Console(quiet=True))
+    assert said in str(caught.value)
