@@ -46,6 +46,8 @@ WRONG = {
     "missing data folder": ([*RUN, "--data", "nowhere"], "data folder nowhere does not exist", "datasets/"),
     "no data folder": (["run", "--grid", "cpu"], "data folder", "BENCH_DATA"),
     "missing grid file": (["run", "--grid", "none.yaml"], "no grid file none.yaml", "one of"),
+    "nothing on the hub": ([*RUN, "--datasets", "hub:"], "names no data set of the hub", "hub:ID"),
+    "a folder without a model": ([*RUN, "--models", "./no/model"], "no model folder './no/model'", "config.json"),
     "missing custom data": ([*RUN, "--datasets", "rows.csv"], "rows.csv", "file"),
     "speed defense": (["speed", "--defenses", "strip", *TINY_STEPS], "to measure named 'strip'", "There are"),
     "speed precision": (["speed", "--precision", "fp8", *TINY_STEPS], "no precision named 'fp8'", "'fp32'"),
@@ -117,6 +119,17 @@ def test_a_wrong_custom_data_set_is_refused_before_anything_runs(rows: str, prob
     result = CliRunner().invoke(app, [*RUN, "--datasets", "mine.csv"])
     assert result.exit_code == 2, result.output
     assert problem in result.stderr and "mine.csv" in result.stderr
+
+
+def test_a_file_of_another_format_is_told_which_are_read(empty_folder: Path) -> None:
+    (empty_folder / "mine.parquet").write_text("PAR1")
+    result = CliRunner().invoke(app, [*RUN, "--datasets", "mine.parquet"])
+    assert result.exit_code == 2 and "mine.parquet is no data set" in result.stderr and ".jsonl" in result.stderr
+
+
+def test_a_plan_for_no_device_prints_no_half_of_it() -> None:
+    result = CliRunner().invoke(app, ["plan", "--grid", "demo", "--device", "cuda:7"])
+    assert result.exit_code == 2 and result.stdout == "" and "no device 'cuda:7'" in result.stderr
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
