@@ -11,10 +11,10 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.core.errors import RequestError, unknown
+from bench.core.errors import RequestError
 from bench.report.exports import exports
 from bench.report.records import load_records
-from bench.report.references import axis_value
+from bench.report.references import axis_value, what_there_is
 from bench.report.render import render
 from bench.report.site.build import site
 
@@ -24,7 +24,7 @@ HAND_WRITTEN = ("DEVIATIONS.md", "RECIPES.md")
 
 def write_tables(out: Path, folder: Path, every_table: bool = False) -> list[Path]:
     """Write the tables of the records under `out`; return the files."""
-    return _write(folder, render(load_records(_records(out)), every_table))
+    return _write(folder, render(load_records(_records(out)), every_table, of_a_run=True))
 
 
 def show_tables(out: Path, every_table: bool, chosen: Mapping[str, Sequence[Any]], console: Console) -> int:
@@ -33,7 +33,7 @@ def show_tables(out: Path, every_table: bool, chosen: Mapping[str, Sequence[Any]
     kept = [record for record in records if all(_on(record, axis, values) for axis, values in chosen.items())]
     if records and not kept:
         raise _none_on(records, chosen)
-    for path in _write(out / "tables", render(kept, every_table)):
+    for path in _write(out / "tables", render(kept, every_table, of_a_run=True)):
         console.print(f"table: {path}", markup=False, highlight=False)
     return 0
 
@@ -55,7 +55,7 @@ def _none_on(records: Sequence[Mapping[str, Any]], chosen: Mapping[str, Sequence
         found = {str(axis_value(record, name)) for record in records}
         if not found & {str(value) for value in values}:
             problem = f"None of the {len(records)} records has {' or '.join(map(str, values))} as {name}."
-            return RequestError(problem, unknown(name, values[0], found).remedy)
+            return RequestError(problem, what_there_is(name, values[0], found))
     return RequestError(f"None of the {len(records)} records is on the chosen axes.", "Choose fewer, or others.")
 
 

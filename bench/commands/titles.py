@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bench.core.spec import Cell
+from bench.core.spec import Cell, Part
 from bench.engine.stages import Stage, with_ancestors
+from bench.report.telling import Telling
 
 WORDS = {
     "load": "reading",
@@ -57,40 +57,24 @@ class Titles:
 
     def __init__(self, cells: Iterable[Cell]) -> None:
         """Take the cells of the plan."""
-        seen: dict[tuple[str, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+        parts: dict[tuple[str, str], Part] = {}
         values: dict[str, set[Any]] = defaultdict(set)
         rules: dict[tuple[str, str], set[str]] = defaultdict(set)  # each attack has a rule of its own
         for cell in cells:
-            for axis in AXES:
-                part = getattr(cell, axis)
-                for name, value in part.options.items():
-                    seen[axis, part.name][name].add(json.dumps(value, sort_keys=True, default=str))
+            parts.update({(axis, (part := getattr(cell, axis)).identity): part for axis in AXES})
             values["model"].add(cell.model.name)
             rules[cell.dataset.name, cell.attack.name].add(cell.label_rule)
             for name in SCALARS:
                 values[name].add(getattr(cell, name))
-        self._telling = {place: [o for o, v in options.items() if len(v) > 1] for place, options in seen.items()}
-        self._several = {name for name, found in values.items() if len(found) > 1}
-        self._scalars = [*SCALARS, *(["label_rule"] if any(len(found) > 1 for found in rules.values()) else [])]
+        self._telling = Telling((axis, part.name, part.options) for (axis, _), part in parts.items())
+        self._scalars = [name for name in SCALARS if len(values[name]) > 1]
+        self._scalars += ["label_rule"] if any(len(found) > 1 for found in rules.values()) else []
+        self._models = len(values["model"]) > 1
 
     def of(self, cell: Mapping[str, Any]) -> str:
         """Return the title of a cell as it stands in a record."""
-        dataset, attack, defense, model = (self._part(axis, cell[axis]) for axis in AXES)
+        dataset, attack, defense, model = (self._telling.name(axis, cell[axis]) for axis in AXES)
         names = [dataset, attack, f"@ {cell['poison_ratio']:g}", defense]
-        names += [model] if "model" in self._several or "(" in model else []
-        more = [
-            f"{name.replace('_', ' ')} {cell[name]}"
-            for name in self._scalars
-            if name in self._several or name == "label_rule"
-        ]
+        names += [model] if self._models or model != cell["model"]["name"] else []
+        more = [f"{name.replace('_', ' ')} {cell[name]}" for name in self._scalars]
         return ", ".join([" ".join(names), *more, f"seed {cell['seed']}"])
-
-    def _part(self, axis: str, part: Mapping[str, Any]) -> str:
-        options = [name for name in self._telling.get((axis, part["name"]), ()) if name in part["options"]]
-        shown = ", ".join(f"{name}={_text(part['options'][name])}" for name in options)
-        return f"{part['name']}({shown})" if shown else part["name"]
-
-
-def _text(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else f"{text[:37]}..."

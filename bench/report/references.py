@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,9 +92,13 @@ def _none_at(where: str, selection: str, fixed: Mapping[str, Any], path: Path) -
     for axis, value in fixed.items():
         found = {str(axis_value(record, axis)) for record in load_records(path)}
         if str(value) not in found:
-            remedy = unknown(axis, value, found).remedy
-            return RequestError(f"No record of {where} is at {axis}={value}.", remedy)
+            return RequestError(f"No record of {where} is at {axis}={value}.", what_there_is(axis, value, found))
     return RequestError(f"No record of {where} is at {selection!r}.", "`bench table` shows what a run holds.")
+
+
+def what_there_is(axis: str, value: Any, found: Collection[str]) -> str:
+    """Return the remedy for a value that no record has on an axis: the nearest name, or the numbers there are."""
+    return unknown(axis, value, found).remedy if isinstance(value, str) else f"There are: {', '.join(sorted(found))}."
 
 
 def axis_value(record: Record, axis: str) -> Any:
