@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 
 from bench.core import registry
-from bench.core.errors import RequestError
+from bench.core.errors import RequestError, unknown
 from bench.core.registry import ATTACKERS, DEFENDERS, Family
 
 ORDER = ("cleanse", "train", "repair", "filter", "detect")
@@ -17,7 +17,11 @@ LONGEST = 48  # characters of an option with its default
 
 
 def lines(kind: str | None = None) -> Iterator[str]:
-    """Yield one line per attacker, defender, dataset, model or grid; without a kind all of them, under headings."""
+    """Yield one line per attacker, defender, dataset, model or grid; without a kind all of them, under headings.
+
+    Raises:
+        RequestError: there is no such list (with the nearest name).
+    """
     listers = {
         "attackers": lambda: _plugins(ATTACKERS),
         "defenders": lambda: _plugins(DEFENDERS),
@@ -26,6 +30,8 @@ def lines(kind: str | None = None) -> Iterator[str]:
         "grids": _grids,
     }
     if kind is not None:
+        if kind not in listers:
+            raise unknown("list", kind, listers)
         yield from listers[kind]()
         return
     for number, (name, lister) in enumerate(listers.items()):

@@ -63,6 +63,8 @@ def test_a_broken_package_of_somebody_else_does_not_hide_the_others(monkeypatch:
 
 def test_list_of_something_else_is_refused() -> None:
     assert CliRunner().invoke(app, ["list", "tables"]).exit_code == 2
+    result = CliRunner().invoke(app, ["list", "defender"])
+    assert result.exit_code == 2 and "Did you mean 'defenders'?" in result.stderr
 
 
 def test_check_names_packages_devices_data_and_models_with_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
