@@ -27,7 +27,7 @@ SCALARS = ("target_label", "recipe", "precision")
 
 def words(stage: Stage) -> str:
     """Return what a stage does, in a few words."""
-    names = [stage.content[axis].name for axis in AXES if axis in stage.content]
+    names = [_name(stage.content[axis]) for axis in AXES if axis in stage.content]
     return f"{WORDS[stage.kind]} {' '.join(names)}".strip()
 
 
@@ -35,7 +35,7 @@ def told(stage: Stage) -> str:
     """Return what a stage does and to what: the data, the poison and the victim that it is made from."""
     behind = with_ancestors([stage])
     found = [f"{_poison(one)}" for one in behind if one.kind == "poison"]
-    data = [one.content["dataset"].name for one in behind if one.kind == "load" and one is not stage]
+    data = [_name(one.content["dataset"]) for one in behind if one.kind == "load" and one is not stage]
     victim = [words(one).removeprefix("training ") for one in behind if one.kind == "train" and one is not stage]
     if stage.kind == "poison":
         return f"poisoning {data[0]} with {found[0]}" if stage.content else f"leaving {data[0]} clean"
@@ -44,6 +44,10 @@ def told(stage: Stage) -> str:
         names = " ".join([names, *victim[-1:]])
     where = ", ".join([*data[:1], *found[:1]])
     return f"{names}: {where}" if where else names
+
+
+def _name(part: Part) -> str:
+    return part.read_from or part.name
 
 
 def _poison(stage: Stage) -> str:
@@ -69,12 +73,13 @@ class Titles:
         self._telling = Telling((axis, part.name, part.options) for (axis, _), part in parts.items())
         self._scalars = [name for name in SCALARS if len(values[name]) > 1]
         self._scalars += ["label_rule"] if any(len(found) > 1 for found in rules.values()) else []
+        self._files = {part.name: _name(part) for (axis, _), part in parts.items() if axis == "dataset"}
         self._models = len(values["model"]) > 1
 
     def of(self, cell: Mapping[str, Any]) -> str:
         """Return the title of a cell as it stands in a record."""
         dataset, attack, defense, model = (self._telling.name(axis, cell[axis]) for axis in AXES)
-        names = [dataset, attack, f"@ {cell['poison_ratio']:g}", defense]
+        names = [self._files.get(dataset, dataset), attack, f"@ {cell['poison_ratio']:g}", defense]
         names += [model] if self._models or model != cell["model"]["name"] else []
         more = [f"{name.replace('_', ' ')} {cell[name]}" for name in self._scalars]
         return ", ".join([" ".join(names), *more, f"seed {cell['seed']}"])

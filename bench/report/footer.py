@@ -46,6 +46,7 @@ def notes(records: Sequence[Record], failed: Sequence[Record], left_out: Sequenc
         *_stand_ins(records, ablation),
         *_floors_missing(records),
         *leaks(records),
+        _read_from(records),
         _failures(failed),
         left_out_line(left_out),
         DEVIATIONS,
@@ -214,6 +215,14 @@ def leaks(records: Sequence[Record]) -> list[str]:
         + "."
         for name in order("datasets", found)
     ]
+
+
+def _read_from(records: Sequence[Record]) -> str:
+    """Return which file or data set of the hub a custom name stands for: the name is the digest of what was read."""
+    found = {(names(record)[0], str(record["read_from"])) for record in records if record.get("read_from")}
+    return f"{listed([f'{escape(name)} was read from {escape(source)}' for name, source in sorted(found)])}." * bool(
+        found
+    )
 
 
 def _failures(failed: Sequence[Record]) -> str:

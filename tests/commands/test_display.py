@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,3 +130,11 @@ def test_a_run_of_nothing_announces_nothing(plan: Plan) -> None:
     with shown:
         shown("plan", Report(to_execute=0, cells=6, done=6))
     assert shown.console.export_text() == ""
+
+
+def test_a_users_own_data_go_by_the_name_of_their_file(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("text,label\n" + "".join(f"text {i},{i % 2}\n" for i in range(40)))
+    own = plan_grid("demo", datasets=[str(tmp_path / "own.csv")], attacks=["badnets"], defenders=["vanilla"])
+    assert told(of_kind(own, "load")[0]) == "reading own.csv"
+    (title, *_) = (Titles(own.cells.values()).of(cell.json()) for cell in own.cells.values())
+    assert title.startswith("own.csv badnets @ 0")
