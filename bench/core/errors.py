@@ -34,8 +34,9 @@ class CellError(BenchError):
 def unknown(kind: str, name: object, valid: Iterable[str]) -> RequestError:
     """Return the error for a name that does not exist, with the nearest names that do."""
     names = sorted(map(str, valid))
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    remedy = f"Did you mean {close[0]!r}?" if close else "There are: " + (", ".join(names) or "none") + "."
+    lower = {item.casefold(): item for item in reversed(names)}
+    close = difflib.get_close_matches(str(name).casefold(), lower, n=1, cutoff=0.5)
+    remedy = f"Did you mean {lower[close[0]]!r}?" if close else "There are: " + (", ".join(names) or "none") + "."
     return RequestError(f"There is no {kind} named {str(name)!r}.", remedy)
 
 

@@ -90,21 +90,23 @@ class Options:
         return content
 
 
-# By the type that pydantic gives an error: what to write instead.
+# By the type that pydantic gives an error, or its first word: what to write instead.
 _REMEDIES = {
     "int": "Write a whole number, such as 3.",
     "float": "Write a number, such as 0.1.",
     "bool": "Write true or false.",
     "tuple": "Write a list: [a, b].",
-    "string": "Write a text.",
+    "string_type": "Write a text.",
+    "string_pattern_mismatch": "Give a text of that form.",
 }
 
 
 def _refused(name: str, value: Any, error: Mapping[str, Any]) -> RequestError:
     """Return the error for a value that breaks a rule; of a list, the rule is that of the entry which breaks it."""
     item, rule = error["input"], error["msg"][:1].lower() + error["msg"][1:]
-    remedy = _REMEDIES.get(error["type"].split("_")[0], "Give a value in range.")
-    if error["type"] == "literal_error":
+    kind = error["type"]
+    remedy = _REMEDIES.get(kind) or _REMEDIES.get(kind.split("_")[0], "Give a value in range.")
+    if kind == "literal_error":
         close = difflib.get_close_matches(str(item), re.findall(r"'([^']*)'", rule), n=1, cutoff=0.5)
         remedy = f"Did you mean {close[0]!r}?" if close else "Write one of these."
     if error["loc"] and rule.startswith("input "):

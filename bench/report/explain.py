@@ -70,7 +70,11 @@ def _load(stage: Stage, cell: Cell, record: Mapping[str, Any]) -> str:
         f" {info['train']:,} training, {info['dev']:,} dev and {info['test']:,} test rows." if "train" in info else ""
     )
     classes = cell.dataset.options.get("classes", ())
-    names = f" Labels: {', '.join(f'{i} {name}' for i, name in enumerate(classes))}." if classes else ""
+    names = (
+        f" Labels: {', '.join(' '.join(dict.fromkeys((str(i), str(name)))) for i, name in enumerate(classes))}."
+        if classes
+        else ""
+    )
     cut = f" Only the first {cell.limit} training rows are taken, so no table shows this cell." if cell.limit else ""
     leak = f" Known leak: {info['leaks']}" if info.get("leaks") else ""
     return f"read the data set {cell.dataset.name}, checked against its sha256.{size}{names}{cut}{leak}"
