@@ -63,9 +63,10 @@ def publish_run(out: Path, to: Path, console: Console) -> int:
     """Merge the records of a run into a leaderboard folder and write every table of it."""
     published = to / RECORDS
     merged = {record["key"]: record for record in load_records(published)} if published.is_file() else {}
-    for record in load_records(_records(out)):
-        if record["cell"]["limit"] is None:
-            merged[record["key"]] = _without_machine(record)
+    found = load_records(_records(out))
+    whole = [record for record in found if record["cell"]["limit"] is None]
+    new = len({record["key"] for record in whole} - set(merged))
+    merged |= {record["key"]: _without_machine(record) for record in whole}
     lines = [json.dumps(merged[key], sort_keys=True, ensure_ascii=False, allow_nan=False) for key in sorted(merged)]
     records = list(merged.values())
     pages = render(records, every_table=True)
@@ -73,6 +74,9 @@ def publish_run(out: Path, to: Path, console: Console) -> int:
     written |= exports(records, pages) | site(records, pages)
     for path in [*_write(to, {**_beside(to), **written}), *_copy_figures(out, to)]:
         console.print(f"published: {path}", markup=False, highlight=False)
+    left = f"; {len(found) - len(whole)} with a row limit were left out" if len(whole) < len(found) else ""
+    text = f"{len(whole)} records of {out}, {new} of them new{left}; {len(merged)} are published"
+    console.print(text, markup=False, highlight=False)
     return 0
 
 
