@@ -97,6 +97,7 @@ _REMEDIES = {
     "bool": "Write true or false.",
     "tuple": "Write a list: [a, b].",
     "string_type": "Write a text.",
+    "string_unicode": "Write it in UTF-8: the locale LC_ALL=C.UTF-8 does so.",
     "string_pattern_mismatch": "Give a text of that form.",
 }
 

@@ -131,6 +131,7 @@ def test_the_rule_is_the_one_that_was_broken() -> None:
         ("share", "10%", "is '10%'", "such as 0.1"),
         ("flag", "yes", "is 'yes'", "true or false"),
         ("side", "lefft", "is 'lefft'", "Did you mean 'left'?"),
+        ("word", "sch\udcc3\udcb6n", "should be a valid string", "LC_ALL=C.UTF-8"),
         ("word", " ", "should match pattern", "of that form"),
         ("side", 7, "is 7: input should be 'left' or 'right'", "one of these"),
     ],
