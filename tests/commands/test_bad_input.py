@@ -58,6 +58,7 @@ WRONG = {
     "speed file": (["speed", "--json", "no/where.json", *TINY_STEPS], "lies in no folder", "exists"),
     "speed published alone": (["speed", "--published", *TINY_STEPS], "--published", "--end-to-end"),
     "speed of nothing": (["speed", "--no-training"], "Nothing is to be measured", "--inference"),
+    "stealth of no attack": (["stealth", "--attacks", ""], "--attacks names none", "at least one"),
     "plan workers": (["plan", "--grid", "demo", "--workers", "0"], "--workers is 0", "default"),
     "no records": (["table", "--out", "nowhere"], "no records under nowhere", "Run a grid first"),
     "no folder": (["table"], "Neither --out nor --grid", "--out"),

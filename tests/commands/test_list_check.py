@@ -76,6 +76,16 @@ def test_check_names_packages_devices_data_and_models_with_remedies(monkeypatch:
     assert "no folder given  ->  name it with --data or BENCH_DATA" in result.stdout
 
 
+def test_check_of_a_wrong_folder_names_a_few_files_and_the_command(tmp_path: Path) -> None:
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    lines = CliRunner().invoke(app, ["check", "--data", str(folder)], env={"COLUMNS": "400"}).stdout.splitlines()
+    named = [line for line in lines if ".tsv" in line or ".csv" in line]
+    assert 0 < len(named) <= 6
+    (remedy,) = (line for line in lines if "data fetch" in line)
+    assert "more" in remedy and remedy.endswith(f"data fetch --data '{folder}'")
+
+
 def test_check_tries_whether_openbackdoor_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def line() -> str:
         output = CliRunner().invoke(app, ["check"], env={"COLUMNS": "400"}).stdout
