@@ -42,8 +42,9 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> RequestError:
 
 def reason_of(error: Mapping[str, Any], *, remedy: bool = True) -> str:
     """Return why a cell failed, as its record says it: with the kind of error where nobody had expected one."""
-    kind = f"{error['type']}: " if error.get("traceback") and error["message"] != error["type"] else ""
-    return f"{kind}{error['message']} {error['remedy'] if remedy else ''}".strip()
+    kind, message = str(error.get("type") or ""), str(error.get("message") or "")
+    sudden = f"{kind}: " if error.get("traceback") and message != kind else ""
+    return f"{sudden}{message} {(error.get('remedy') or '') if remedy else ''}".strip()
 
 
 def printable(text: str, most: int = 2000) -> str:

@@ -60,4 +60,4 @@ def _in_order(row: Sequence[str]) -> list[tuple[bool, float, str]]:
 
 
 def _is_number(text: str) -> bool:
-    return text.replace(".", "", 1).isdigit()
+    return text.isascii() and text.replace(".", "", 1).isdigit()

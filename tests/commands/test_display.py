@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,34 @@ def test_a_defense_is_expected_to_take_as_long_as_it_did(plan: Plan) -> None:
         pace.begin(stage, 0.0)
         pace.done(stage, seconds)
     assert pace.seconds(0.0) == pytest.approx(3 * 10.0 + 100.0)
+
+
+def test_the_display_may_read_while_the_run_writes(plan: Plan) -> None:
+    pace, stages, stop, faults = Pace(plan.unique(), {"train": 60.0}), plan.unique(), threading.Event(), []
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                pace.seconds(1.0)
+            except (RuntimeError, ZeroDivisionError, KeyError) as error:
+                faults.append(error)
+
+    thread = threading.Thread(target=read)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # both get their turn in the middle of the other's
+    try:
+        thread.start()
+        for _ in range(400):
+            pace.add(stages)
+            for stage in stages:
+                pace.begin(stage, 0.0)
+            for stage in stages:
+                pace.done(stage, 1.0)
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+    assert not faults and pace.seconds(1.0) == 0.0
 
 
 def test_known_times_speak_before_the_first_stage(plan: Plan) -> None:

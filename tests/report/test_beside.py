@@ -52,6 +52,11 @@ def test_a_failed_cell_at_another_ratio_says_at_which() -> None:
     assert failed["Where"].split("; ") == [f"SST-2 / BERT-Base / Badnets / LoRA{at}" for at in ("", " @ 0.9")]
 
 
+def test_names_that_look_like_numbers_are_sorted_all_the_same() -> None:
+    page = render([record(dataset=name, target=0) for name in ("²", "12", "a", "9")], of_a_run=True)["beside.md"]
+    assert [row["Dataset"] for row in rows(page, TITLE)] == ["a", "²", "9", "12"]
+
+
 def test_an_untrained_record_is_marked() -> None:
     page = render([record(target=0, trained=False)], of_a_run=True)["beside.md"]
     assert rows(page, TITLE)[0]["ASR"] == "65.79†" and "† not trained" in page
