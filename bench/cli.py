@@ -19,7 +19,7 @@ from bench.commands.tools import add_tools
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
-GridName = Annotated[str, typer.Option("--grid", help="a grid of configs/grids, or a path to a YAML file")]
+GridName = Annotated[str, typer.Option("--grid", help="a name of `list grids`, or a path to a YAML file")]
 OutDir = Annotated[Path | None, typer.Option("--out", help="store, records and tables; default runs/GRID")]
 Analysis = Annotated[str | None, typer.Option(help="what looks on at each training, e.g. 'fourier(rows=500)'")]
 
