@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-DataDir = Annotated[str | None, typer.Option("--data", help="folder of the published data; default BENCH_DATA")]
+from bench.commands.arguments import DataDir, Debug
+
 Names = Annotated[str | None, typer.Option(help="comma-separated published data sets; default all of them")]
-Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 Guard = Callable[[Callable[[], int], bool], None]
 
 
@@ -36,7 +36,7 @@ def add_commands(app: typer.Typer, guard: Guard) -> None:
         ] = 30.0,
         debug: Debug = False,
     ) -> None:
-        """Bring the published data into a folder: resumable, every file compared with its checksum."""
+        """Bring the published data into a folder. Resumable; every file is compared with its checksum."""
 
         def action() -> int:
             from bench.commands.data import fetch_data
@@ -80,7 +80,7 @@ def add_commands(app: typer.Typer, guard: Guard) -> None:
         device: Annotated[str, typer.Option(help="auto, cpu, cuda:0 ...")] = "auto",
         debug: Debug = False,
     ) -> None:
-        """Make poison for any data set: a paraphrase of every text, in a bank that no crash loses."""
+        """Make poison for any data set, in a bank that no crash loses. A paraphrase of every text."""
 
         def action() -> int:
             from bench.commands.paraphrase import Asked, paraphrase_data
@@ -105,7 +105,7 @@ def add_commands(app: typer.Typer, guard: Guard) -> None:
         out: Annotated[Path | None, typer.Option(help="also write the table to this file")] = None,
         debug: Debug = False,
     ) -> None:
-        """Measure how well the poison hides: perplexity, errors, similarity, trigger length; a table per attack."""
+        """Measure how well the poison hides. Perplexity, errors, similarity, trigger length; a table per attack."""
 
         def action() -> int:
             from bench.commands.stealth import show_stealth

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from bench.commands.display import Display
-from bench.commands.estimated import Estimated, show_estimate
+from bench.commands.estimated import Estimated, place_of, show_estimate
 from bench.commands.memory_plan import budgets_of, show_memory
 from bench.commands.shard_plan import show_shards
 from bench.core.errors import RequestError, unknown
@@ -85,6 +84,7 @@ def plan_of(request: Request) -> Plan:
 def show_plan(request: Request, console: Console) -> int:
     """Print what a grid holds, what sharing saves and what memory its trainings take."""
     budgets = budgets_of(request.memory, request.length)
+    place_of(request)  # a wrong one is refused before anything is said
     plan = plan_of(request)
     counts = plan.summary()
     console.print(f"grid {request.grid}: {counts['cells']} cells, {counts['stages']} unique stages", highlight=False)
@@ -115,7 +115,7 @@ def run_grid(request: Request, console: Console) -> int:
     devices = ["cuda:0"] if _elsewhere(request) else preflight.choose_device(request.device)
     estimated = Estimated(request, plan, out, data_dir, devices)
     try:
-        report = _run(request, plan, out, data_dir, devices, console)
+        report = _run(request, plan, out, data_dir, devices, console, estimated)
     except UnwritableError as error:
         console.print(f"Error: {error.problem} Nothing that was finished is lost.", markup=False, highlight=False)
         console.print(f"Remedy: {error.remedy}", markup=False, highlight=False)
@@ -148,9 +148,15 @@ def _check(request: Request) -> None:
 
 
 def _run(
-    request: Request, plan: Plan, out: Path, data_dir: Path | None, devices: list[str], console: Console
+    request: Request,
+    plan: Plan,
+    out: Path,
+    data_dir: Path | None,
+    devices: list[str],
+    console: Console,
+    estimated: Estimated,
 ) -> Report:
-    with Display(console) as display:
+    with Display(console, plan.cells.values()) as display:
         settings = {"keep_weights": request.keep_weights, "retry_failed": request.retry_failed, "listener": display}
         settings["gang"] = request.gang or (1 if devices[0] == "cpu" else GPU_GANG)
         environment = {**describe(), **({"deterministic": "yes"} if request.deterministic else {})}
@@ -172,6 +178,7 @@ def _run(
             if not free:
                 raise RequestError(f"`bench clean` is at work in {out}.", "Wait until it is done.")
             executor = _executor(request, out, machine, devices, len(todo.stages), shards)
+            display.expect(todo.stages.values(), estimated.means(), executor.slots)
             try:
                 progress.write_request(out, request.grid, request.changes)
                 with stopping(runner, console):
@@ -262,8 +269,14 @@ def _close(report: Report, out: Path, console: Console) -> int:
     plain = {"markup": False, "highlight": False}
     console.print(f"{report.executed} stages executed", **plain)
     console.print(f"{report.done} of {report.cells} cells done, {len(report.failed)} failed", **plain)
-    for reason, count in sorted(Counter(report.failed.values()).items()):
-        console.print(f"  {count} x {reason}", **plain)
+    kinds: dict[str, list[str]] = {}
+    for key, reason in report.failed.items():
+        kinds.setdefault(reason, []).append(key)
+    for reason, keys in sorted(kinds.items()):
+        console.print(f"  {len(keys)} x {reason}", **plain)
+        console.print(f"      in full: python -m bench explain {shlex.quote(f'{out}#{keys[0][:12]}')}", **plain)
+    if report.failed and not report.written:
+        console.print("Failed cells are left as they are; --retry-failed runs them again.", **plain)
     if report.stopped and report.left:
         console.print(f"Stopped with {report.left} cells left. Go on with: {command_line()}", **plain)
         return INTERRUPTED

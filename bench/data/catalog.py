@@ -14,7 +14,7 @@ import yaml
 
 from bench.core.errors import unknown
 from bench.core.options import build
-from bench.core.paths import is_folder
+from bench.core.paths import is_file, is_folder
 from bench.data.custom import custom_spec
 from bench.data.spec import About, DatasetSpec, merged
 from bench.data.tables import SUFFIXES
@@ -47,7 +47,8 @@ def is_custom(name: str) -> bool:
     if name in dataset_names():
         return False
     path = Path(name)
-    return name.startswith("hub:") or path.suffix.lower() in SUFFIXES or "/" in name or is_folder(path)
+    known = path.suffix.lower() in SUFFIXES or is_folder(path) or is_file(path)  # a file of no table says so itself
+    return name.startswith("hub:") or "/" in name or known
 
 
 def dataset_spec(name: str, options: Mapping[str, Any] = NO_OPTIONS) -> DatasetSpec:

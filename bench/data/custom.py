@@ -72,6 +72,8 @@ def custom_spec(name: str, options: Mapping[str, Any]) -> CustomSpec:
     reading = build(CustomOptions, options, "dataset", name)
     if not is_name(name):
         raise RequestError(f"{name!r} is no data set: no file can have this name.", "Name a file, a folder or hub:ID.")
+    if name.startswith(HUB) and not name.removeprefix(HUB).strip("/ "):
+        raise RequestError(f"{name!r} names no data set of the hub.", "Write hub:ID, hub:stanfordnlp/sst2 for example.")
     source = name if name.startswith(HUB) else str(Path(name).resolve())
     content = _read(source, reading)
     key = content.digest()

@@ -91,7 +91,12 @@ def construct(family: Family, name: str, options: Mapping[str, Any]) -> Any:
 
 @functools.lru_cache(maxsize=4096)
 def _construct(family: Family, name: str, options: str) -> Any:
-    return build(registry.plugin_class(family, name), json.loads(options), family.kind, name)
+    found = registry.plugin_class(family, name)
+    try:
+        return build(found, json.loads(options), family.kind, name)
+    except TypeError as error:  # somebody else's class, with a constructor of its own
+        reason = f"{family.kind} {name!r} cannot be constructed from its options: {error}."
+        raise RequestError(reason, "Make its options fields of the dataclass, and write no __init__.") from error
 
 
 def part_of(family: Family, plugin: Any, name: str) -> Part:

@@ -136,6 +136,7 @@ def _head(cell: Cell, stages: CellStages | None, environment: Mapping[str, Any])
         "schema_version": SCHEMA_VERSION,
         "key": cell.key,
         "cell": cell.json(),
+        **({"read_from": cell.dataset.read_from} if cell.dataset.read_from else {}),
         "oracle": any(defense.oracle for _, defense in links_of(cell.defense)),
         "stages": None if stages is None else [[stage.kind, stage.key] for stage in with_ancestors(stages.last())],
     }

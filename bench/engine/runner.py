@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.core.errors import BenchError
+from bench.core.errors import BenchError, reason_of
 from bench.engine import gangs
 from bench.engine.executors import Executor, Outcome
 from bench.engine.plan import Plan
@@ -272,7 +272,7 @@ class Runner:
         if record["status"] == "ok":
             self.report.done += 1
         else:
-            self.report.failed[key] = f"{record['error']['message']} {record['error']['remedy']}".strip()
+            self.report.failed[key] = reason_of(record["error"])
 
     def _release_parents(self, stage: Stage) -> None:
         for parent in stage.parents.values():

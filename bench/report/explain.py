@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from bench.core.errors import RequestError
+from bench.core.errors import RequestError, reason_of
 from bench.core.spec import Cell, Part
 from bench.engine import plugins
 from bench.engine.chain import links_of
@@ -70,7 +70,11 @@ def _load(stage: Stage, cell: Cell, record: Mapping[str, Any]) -> str:
         f" {info['train']:,} training, {info['dev']:,} dev and {info['test']:,} test rows." if "train" in info else ""
     )
     classes = cell.dataset.options.get("classes", ())
-    names = f" Labels: {', '.join(f'{i} {name}' for i, name in enumerate(classes))}." if classes else ""
+    names = (
+        f" Labels: {', '.join(' '.join(dict.fromkeys((str(i), str(name)))) for i, name in enumerate(classes))}."
+        if classes
+        else ""
+    )
     cut = f" Only the first {cell.limit} training rows are taken, so no table shows this cell." if cell.limit else ""
     leak = f" Known leak: {info['leaks']}" if info.get("leaks") else ""
     return f"read the data set {cell.dataset.name}, checked against its sha256.{size}{names}{cut}{leak}"
@@ -170,7 +174,8 @@ def _base() -> type:
 def _acts(stage: Stage) -> str:
     part = stage.content["defense"]
     defense = plugins.defender(part)
-    return f"the defense {_with_options(part)} ({sentence(sys.modules[type(defense).__module__]).rstrip('.')})"
+    about = sentence(sys.modules[type(defense).__module__]) or sentence(type(defense))
+    return f"the defense {_with_options(part)}{f' ({about.rstrip(chr(46))})' if about else ''}"
 
 
 def _with_options(part: Part) -> str:
@@ -181,7 +186,9 @@ def _with_options(part: Part) -> str:
 def _outcome(record: Record) -> str:
     if record["status"] != "ok":
         error = record.get("error") or {}
-        return f"Outcome: failed. {error.get('message', '')} {error.get('remedy', '')}".strip()
+        trace = f"\n\n{error['traceback']}".rstrip() if error.get("traceback") else ""
+        at = f" at {error['stage']}" if error.get("stage") else ""
+        return f"Outcome: failed{at}. {reason_of(error)}{trace}"
     rates = {"CACC": "cacc", "ASR": "asr", "ASR floor": "asr_floor"}
     said = [f"{title} {percent(metric(record, name))}" for title, name in rates.items()]
     seconds = (record.get("cost") or {}).get("total_seconds")

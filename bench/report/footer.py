@@ -21,6 +21,7 @@ DEVIATIONS = (
     "What the recipes do, and where they depart from the paper and its code: RECIPES.md and DEVIATIONS.md of the "
     "published leaderboard."
 )
+NONE_FITS = "No record fits this page."
 _ENVIRONMENT = ("device", "machine", "python", "torch", "transformers", "peft", "bench", "commit", "date")
 
 
@@ -32,7 +33,7 @@ def notes(records: Sequence[Record], failed: Sequence[Record], left_out: Sequenc
     """
     attacked = [record for record in records if not is_control(record)]
     lines = [
-        *_setting_lines(records),
+        *(_setting_lines(records) or [NONE_FITS if left_out else "No cell of this table was run yet."]),
         THREAT_MODEL,
         f"Poison ratio {POISON_RATIO:g} of the final training set, target label {TARGET_LABEL}, "
         "each attack's default label rule.",
@@ -46,6 +47,7 @@ def notes(records: Sequence[Record], failed: Sequence[Record], left_out: Sequenc
         *_sharded(records, ablation),
         *_floors_missing(records),
         *leaks(records),
+        _read_from(records),
         _failures(failed),
         left_out_line(left_out),
         DEVIATIONS,
@@ -63,8 +65,6 @@ def _setting_lines(records: Sequence[Record]) -> list[str]:
     seeds: dict[tuple[str, str], set[int]] = defaultdict(set)
     for record in records:
         seeds[setting(record)].add(record["cell"]["seed"])
-    if not seeds:
-        return ["No cell of this table was run yet."]
     return [
         f"Recipe {escape(recipe)}, precision {escape(precision)}: "
         f"{'seed' if len(found) == 1 else 'seeds'} {', '.join(map(str, sorted(found)))}."
@@ -232,6 +232,14 @@ def leaks(records: Sequence[Record]) -> list[str]:
         + "."
         for name in order("datasets", found)
     ]
+
+
+def _read_from(records: Sequence[Record]) -> str:
+    """Return which file or data set of the hub a custom name stands for: the name is the digest of what was read."""
+    found = {(names(record)[0], str(record["read_from"])) for record in records if record.get("read_from")}
+    return f"{listed([f'{escape(name)} was read from {escape(source)}' for name, source in sorted(found)])}." * bool(
+        found
+    )
 
 
 def _failures(failed: Sequence[Record]) -> str:

@@ -33,6 +33,8 @@ def load_records(path: Path | str) -> list[Record]:
             return _lines(path / "records.jsonl")
         files = sorted((inside if inside.is_dir() else path).glob("*.json"))
         return [_checked(_read(file), str(file)) for file in files]
+    if is_file(path) and path.suffix not in (".json", ".jsonl"):
+        raise BenchError(f"{path} holds no records.", "Name the folder given to `run --out`, or a records.jsonl.")
     if is_file(path):
         return [_checked(_read(path), str(path))] if path.suffix == ".json" else _lines(path)
     raise BenchError(f"There are no records at {path}.", "Name the folder given to `run --out`, or a records.jsonl.")

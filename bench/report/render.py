@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bench.report.beside import FILE as BESIDE
+from bench.report.beside import TITLE as BESIDE_TITLE
+from bench.report.beside import beside
 from bench.report.board import board
 from bench.report.datasets_table import datasets_table
 from bench.report.equal_budget import TITLE as EQUAL_BUDGET
@@ -18,7 +21,7 @@ from bench.report.selection import select
 from bench.report.tables import mirrored_table
 
 
-def render(records: Sequence[Record], every_table: bool = False) -> dict[str, str]:
+def render(records: Sequence[Record], every_table: bool = False, of_a_run: bool = False) -> dict[str, str]:
     """Return file name -> Markdown: the board (`README.md`) and `tableN.md` for each table that has a record.
 
     The same records in any order give the same bytes.
@@ -26,6 +29,7 @@ def render(records: Sequence[Record], every_table: bool = False) -> dict[str, st
     Args:
         records: as `load_records` returns them.
         every_table: also the tables that have no record, with the paper's numbers and dashes.
+        of_a_run: also the page of the records that no table takes: who ran them looks for them.
     """
     free, fixed = split(records)
     selection = select(free)
@@ -46,4 +50,7 @@ def render(records: Sequence[Record], every_table: bool = False) -> dict[str, st
         tables[FILE], titles[FILE] = fine_mixing_board(selection), FINE_MIXING
     if every_table or fixed:
         tables["equal-budget.md"], titles["equal-budget.md"] = equal_budget(records), EQUAL_BUDGET
+    others = beside(selection) if of_a_run else None
+    if others is not None:
+        tables[BESIDE], titles[BESIDE] = others, BESIDE_TITLE
     return {"README.md": board(selection, titles), **tables}

@@ -91,7 +91,7 @@ def test_defaults() -> None:
         ("dataset: [demo]", "There is no option of grid .* named 'dataset'. Did you mean 'datasets'?"),
         ("attackers: [badnets]", "named 'attackers'. Did you mean 'attacks'?"),
         ("seed: 1", "Did you mean 'seeds'?"),
-        ("poison_ratios: [0.1, 1.5]", r"poison_ratios is \[0.1, 1.5\]: input should be less than or equal to 1"),
+        ("poison_ratios: [0.1, 1.5]", r"poison_ratios is \[0.1, 1.5\]: 1.5 should be less than or equal to 1"),
         ("poison_ratios: -0.1", "greater than or equal to 0"),
         ("poison_ratios: .nan", "poison_ratios is"),
         ("poison_ratios: ['0.1']", "valid number"),
@@ -240,7 +240,7 @@ def test_narrowing_replaces_axes_and_adds_settings() -> None:
     [
         ({"seeds": ()}, "seeds is replaced by nothing"),
         ({"datasets": ()}, "datasets is replaced by nothing"),
-        ({"poison_ratios": (1.5,)}, r"poison_ratios is \(1.5,\): input should be less than or equal to 1"),
+        ({"poison_ratios": (1.5,)}, r"poison_ratios is \(1.5,\): 1.5 should be less than or equal to 1"),
         ({"seeds": ("a",)}, "valid integer"),
         ({"limit": 0}, "limit is 0"),
     ],
