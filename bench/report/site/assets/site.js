@@ -14,14 +14,15 @@
     if (one === null || other === null) return (one === null) - (other === null);
     return sign * (one - other);
   };
-  DataTable.type("rate", { order: { asc: missingLast(1), desc: missingLast(-1) }, className: "number" });
+  const shownText = (text) => (typeof text === "string" ? text.replace(/<[^>]*>/g, " ") : text); // of a link, not its target
+  DataTable.type("rate", { order: { asc: missingLast(1), desc: missingLast(-1) }, search: shownText, className: "number" });
 
   // ---- pages ----
   const started = new Set();
   function boards(section) {
     for (const table of section.querySelectorAll("table.board")) {
       const types = [...table.tHead.rows[0].cells].map((cell, target) =>
-        cell.classList.contains("number") ? { type: "rate", targets: target } : { type: "string", targets: target });
+        cell.classList.contains("number") ? { type: "rate", targets: target } : { type: "html", targets: target });
       new DataTable(table, {
         paging: false, info: false, order: [], autoWidth: false, columnDefs: types,
         layout: { topStart: table.tBodies[0].rows.length > 4 ? "search" : null, topEnd: null, bottomStart: null, bottomEnd: null },
