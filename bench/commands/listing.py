@@ -26,7 +26,7 @@ def _plugins(family: Family) -> Iterator[str]:
     for name in registry.names(family):
         found = registry.plugin_class(family, name)
         options = ", ".join(option_names(found)) or "no options"
-        yield f"{name:14} {_first_sentence(found.__doc__)} [{options}]"
+        yield f"{name:18} {_first_sentence(found.__doc__)} [{options}]"
     # Their options are those of its constructors: listing them would import that package.
     for name in importlib.import_module(f"{family.package}.openbackdoor").NAMES:
         yield f"{registry.RESERVED}{name} OpenBackdoor's own, where that package is installed (docs/openbackdoor.md)"
