@@ -42,9 +42,9 @@
   // ---- cells ----
   const FILTERS = ["dataset", "model", "attack", "defense", "ratio", "seed", "recipe", "precision", "status"];
   const TITLES = {
-    key: "Cell", dataset: "Dataset", model: "Model", attack: "Attack", defense: "Defense", ratio: "Poison ratio", rule: "Label rule",
-    target: "Target", seed: "Seed", recipe: "Recipe", precision: "Precision", cacc: "CACC", asr: "ASR", floor: "ASR floor",
-    seconds: "Train seconds", memory: "Peak MB", parameters: "Trainable", status: "Status",
+    key: "Cell", dataset: "Dataset", model: "Model", attack: "Attack", defense: "Defense", ratio: "Poison ratio", seed: "Seed",
+    cacc: "CACC", asr: "ASR", floor: "ASR floor", status: "Status", recipe: "Recipe", precision: "Precision", rule: "Label rule",
+    target: "Target", seconds: "Train seconds", memory: "Peak MB", parameters: "Trainable",
   };
   const NUMBERS = new Set(["ratio", "target", "seed", "cacc", "asr", "floor", "seconds", "memory", "parameters"]);
   const DECIMALS = { cacc: 2, asr: 2, floor: 2, seconds: 1, memory: 0, parameters: 0 };
@@ -135,7 +135,10 @@
     const get = (name) => row[at[name]];
     const ref = (name) => shared[get(name)];
     const box = Object.assign(make("section"), { className: "wide" });
-    const code = make("code", `${ref("command")} --poison-ratios ${get("ratio")} --seeds ${get("seed")}`);
+    const code = make("code");
+    // Lines break between words only: after the first hyphen of an option they could not be read.
+    for (const word of `${ref("command")} --poison-ratios ${get("ratio")} --seeds ${get("seed")}`.split(" "))
+      code.append(code.firstChild ? " " : "", make("span", word));
     const pre = make("pre");
     pre.tabIndex = 0;
     pre.append(code);
