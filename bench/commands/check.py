@@ -22,6 +22,8 @@ OPTIONAL = {
     "harper-py": "pip install 'openbackdoor-bench[stealth]'",
     "hdbscan": "pip install 'openbackdoor-bench[openbackdoor]'",
     "matplotlib": "pip install 'openbackdoor-bench[figures]'",
+    "ray": "pip install 'openbackdoor-bench[ray]'",
+    "submitit": "pip install 'openbackdoor-bench[slurm]'",
     "opendelta": "pip install --no-deps opendelta==0.3.2",
 }
 
@@ -109,5 +111,5 @@ def _models() -> Iterator[tuple[bool, str, str, str]]:
 
 
 def _line(console: Console, ok: bool, name: str, found: str, remedy: str) -> None:
-    text = f"{'ok     ' if ok else 'missing'} {name:20} {found}" + ("" if ok or not remedy else f"  ->  {remedy}")
+    text = f"{'ok     ' if ok else 'missing'} {name:21} {found}" + ("" if ok or not remedy else f"  ->  {remedy}")
     console.print(text, markup=False, highlight=False)
