@@ -21,7 +21,7 @@ WIDTH, WIDEST = 112, 160  # columns: a wide table gets a wide window
 SMOKE = "--attacks badnets --defenders vanilla,lora --poison-ratios 0.1 --limit 64 --set model.max_steps=3"
 TERMINAL = {
     "run": f"python -m bench run --grid demo {SMOKE}",
-    "plan": "python -m bench plan --grid table1",
+    "plan": "python -m bench plan --grid table2",
     "check": "python -m bench check",
     "error": "python -m bench run --grid demo --defenders vanilla,musclelor",
 }
