@@ -139,12 +139,19 @@ def canonical(value: Any) -> str:
     """Return the one JSON text of a value: equal values have equal texts."""
     # Many records hold equal parts, and their bytes are made ten times faster than a sorted text. Version 2 of the
     # bytes is the last that does not depend on which strings are one object.
-    return _text_of(marshal.dumps(value, 2))
+    try:
+        return _text_of(marshal.dumps(value, 2))
+    except (ValueError, TypeError):  # a number of numpy, a member of an enumeration: JSON to json, not to marshal
+        return _text(value)
 
 
 @functools.lru_cache(maxsize=1 << 13)
 def _text_of(content: bytes) -> str:
-    return json.dumps(marshal.loads(content), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return _text(marshal.loads(content))
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
 
 
 def distinct(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:

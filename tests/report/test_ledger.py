@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench.report.exports import exports
@@ -15,6 +17,12 @@ from bench.report.render import render
 from bench.report.selection import select, selections
 from bench.report.site.build import site
 from tests.report.fixtures import ATTACKS, DEFENSES, board_records, record
+
+
+class Kind(enum.StrEnum):
+    """A text that is a member of an enumeration."""
+
+    one = "one"
 
 
 def published(records: Any) -> dict[str, str]:
@@ -41,6 +49,7 @@ def test_selections_of_several_ratios_are_those_of_each() -> None:
 def test_a_canonical_text_depends_on_values_alone() -> None:
     assert canonical({"b": (1, 2.0), "a": None}) == canonical({"a": None, "b": [1, 2.0]}) == '{"a":null,"b":[1,2.0]}'
     assert len({canonical(value) for value in (1, 1.0, True, "1", [1], None, "\u00e9", "e\u0301")}) == 8
+    assert canonical([np.float64(0.5), Kind.one]) == '[0.5,"one"]'  # what json takes and marshal does not
     assert canonical("ab" * 2) == canonical("".join(["a", "b", "abab"[:2]]))
 
 

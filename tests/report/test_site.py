@@ -195,11 +195,13 @@ def test_a_row_and_a_number_of_a_board_lead_to_their_cells() -> None:
 
     single = one(0, attack="addsent", asr=(456, 912))
     elsewhere = [one(0, ratio=0.2, asr=(1, 912)), one(0, defense="lora", asr=(2, 912), options={"defense": FIXED})]
-    page = built([one(0, asr=(228, 912)), one(1, asr=(684, 912)), single, *elsewhere])
+    two = [one(0, asr=(228, 912)), one(1, asr=(684, 912))]
+    page = built([*two, single, *elsewhere])
     sections = dict(re.findall(r'<section id="([\w-]+)"(.*?)</section>', page, re.DOTALL))
     where = "dataset=sst2-2k&amp;model=minilm-l6&amp;{}ratio=0.1&amp;recipe=released&amp;precision=fp32"
     row = where.format("defense=lora%2Bga&amp;")
     seeds = where.format("attack=badnets&amp;defense=lora%2Bga&amp;")
+    seeds += f"&amp;keys={two[0]['key'][:8]}.{two[1]['key'][:8]}"
     name = "low rank with gradient alignment"
     assert f'<th scope="row"><a class=cell href="#cells?{row}">{name}</a>' in sections["board"]
     assert f'<td><a class=cell href="#cells?{row}">w/o MS</a>' in sections["table3"]

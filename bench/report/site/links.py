@@ -26,10 +26,10 @@ class Links:
         keys = {key for one in selection.settings for key in selection.cells(one)}
         self._rows = {(one, *key[:2], key[3]) for one in selection.settings for key in selection.cells(one)}
         self._printed = [_by_text(kind, {key[place] for key in keys}) for place, kind in enumerate(_KINDS)]
-        self._pairs = {
-            f"{printed_name('datasets', dataset)}, {printed_name('models', model)}": (dataset, model)
-            for dataset, model in sorted({key[:2] for key in keys})
-        }
+        pairs: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        for dataset, model, *_ in keys:
+            pairs[f"{printed_name('datasets', dataset)}, {printed_name('models', model)}"].add((dataset, model))
+        self._pairs = {text: found.pop() for text, found in pairs.items() if len(found) == 1}
 
     def row(self, heading: str, labels: Mapping[str, str]) -> str:
         """Return the target of a row, or "": the table of cells, narrowed to those of its data set, model and defense.
@@ -50,7 +50,10 @@ class Links:
         cell = self._selection.cells(one).get((place[0], place[1], place[2], place[3]))
         if cell is None:
             return ""
-        return f"#cell={cell.keys[0]}" if len(cell.keys) == 1 else _cells(one, *place)
+        if len(cell.keys) == 1:
+            return f"#cell={cell.keys[0]}"
+        # The same names may have records with other options: the keys tell which ones the mean is of.
+        return f"{_cells(one, *place)}&keys={'.'.join(key[:8] for key in cell.keys)}"
 
     def _place(self, heading: str, labels: Mapping[str, str]) -> tuple[Setting, list[str]]:
         """Return the setting and what is known of (data set, model, attack, defense), "" where it is not."""

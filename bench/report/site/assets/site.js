@@ -64,6 +64,7 @@
     return { title: TITLES[name], data: place, render, type: NUMBERS.has(name) ? "rate" : "string" };
   }
 
+  cells.keys = null; // beginnings of the keys that a link asked for: those behind a mean
   function cells() {
     const shown = Object.keys(TITLES);
     table = new DataTable("#cells-table", {
@@ -91,10 +92,11 @@
     clear.type = "reset";
     clear.textContent = "Clear";
     byId("filters").append(clear);
-    byId("filters").addEventListener("reset", () => setTimeout(filter));
+    byId("filters").addEventListener("reset", () => { cells.keys = null; setTimeout(filter); });
     byId("filters").addEventListener("submit", (event) => event.preventDefault());
     let wanted = [];
-    table.search.fixed("filters", (text, row) => wanted.every(([place, value]) => String(row[place]) === value));
+    table.search.fixed("filters", (text, row) => wanted.every(([place, value]) => String(row[place]) === value)
+      && (cells.keys === null || cells.keys.has(row[at.key].slice(0, 8))));
     function filter() {
       wanted = [...byId("filters").querySelectorAll("select")].filter((menu) => menu.value).map((menu) => [at[menu.name], menu.value]);
       table.draw();
@@ -107,6 +109,7 @@
       const value = query.get(menu.name) ?? "";
       menu.value = [...menu.options].some((option) => option.value === value) ? value : "";
     }
+    cells.keys = query.has("keys") ? new Set(query.get("keys").split(".")) : null;
     cells.filter();
   }
 
