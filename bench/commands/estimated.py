@@ -34,7 +34,7 @@ def missing(plan: Plan, out: Path) -> list[Stage]:
     return list(Runner(plan, out, {}).todo().stages.values())
 
 
-def place_of(request: Any) -> tuple[list[str], int]:
+def place_of(request: Any, plan: Plan) -> tuple[list[str], int]:
     """Return the devices and the number of workers that an estimate is for.
 
     Raises:
@@ -50,7 +50,7 @@ def place_of(request: Any) -> tuple[list[str], int]:
 
 def show_estimate(request: Any, plan: Plan, console: Console) -> None:
     """Print how long the missing stages take on this machine, by kind; calibrate first what was never measured."""
-    device, workers = place_of(request)
+    device, workers = place_of(request, plan)
     out, data_dir = folder_of(request.grid, request.out), preflight.data_folder(request.data)
     stages = missing(plan, out)
     if not stages:

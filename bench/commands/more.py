@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from bench.commands.arguments import DataDir, Debug
+from bench.commands.plain import PlainConsole
 
 Names = Annotated[str | None, typer.Option(help="comma-separated published data sets; default all of them")]
 Guard = Callable[[Callable[[], int], bool], None]
@@ -41,7 +41,7 @@ def add_commands(app: typer.Typer, guard: Guard) -> None:
         def action() -> int:
             from bench.commands.data import fetch_data
 
-            return fetch_data(data, origin, datasets, ag_news, timeout, Console(soft_wrap=True))
+            return fetch_data(data, origin, datasets, ag_news, timeout, PlainConsole(soft_wrap=True))
 
         guard(action, debug)
 
@@ -52,7 +52,7 @@ def add_commands(app: typer.Typer, guard: Guard) -> None:
         def action() -> int:
             from bench.commands.data import verify_data
 
-            return verify_data(data, datasets, Console(soft_wrap=True))
+            return verify_data(data, datasets, PlainConsole(soft_wrap=True))
 
         guard(action, debug)
 
@@ -88,7 +88,7 @@ def add_commands(app: typer.Typer, guard: Guard) -> None:
             split = "whole" if whole else "sentences"
             places = (dataset, attack, bank, method, model, revision, style, instruction)
             asked = Asked(*places, top_p, temperature, split, splits, limit, batch, seed, pickled)
-            return paraphrase_data(asked, data, device, Console(soft_wrap=True))
+            return paraphrase_data(asked, data, device, PlainConsole(soft_wrap=True))
 
         guard(action, debug)
 
@@ -110,7 +110,7 @@ def add_commands(app: typer.Typer, guard: Guard) -> None:
         def action() -> int:
             from bench.commands.stealth import show_stealth
 
-            console = Console(soft_wrap=True)
+            console = PlainConsole(soft_wrap=True)
             return show_stealth(dataset, attacks, rows, lm, seed, target_label, data, device, out, console)
 
         guard(action, debug)

@@ -84,8 +84,8 @@ def plan_of(request: Request) -> Plan:
 def show_plan(request: Request, console: Console) -> int:
     """Print what a grid holds, what sharing saves and what memory its trainings take."""
     budgets = budgets_of(request.memory, request.length)
-    place_of(request)  # a wrong one is refused before anything is said
     plan = plan_of(request)
+    place_of(request, plan)  # a wrong one is refused before anything is said
     counts = plan.summary()
     console.print(f"grid {request.grid}: {counts['cells']} cells, {counts['stages']} unique stages", highlight=False)
     console.print(

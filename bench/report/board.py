@@ -6,7 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from bench.report.aggregate import Cell, Key, Stat, cells, comparable_asr, group_mean, marks, ranks
+from bench.report.aggregate import Cell, Key, Stat, comparable_asr, group_mean, marks, ranks
 from bench.report.control import Row, cacc_loss, clean_cacc
 from bench.report.detection import detection
 from bench.report.footer import NONE_FITS, budget, notes, place_name
@@ -35,7 +35,7 @@ def board(selection: Selection, pages: Mapping[str, str]) -> str:
         parts.append("\n".join(f"- [{escape(title)}]({name})" for name, title in sorted(pages.items(), key=_in_order)))
     empty = True
     for one in selection.settings:
-        shown = cells(selection.attacked.get(one, ()))
+        shown = selection.cells(one)
         for dataset, model in groups(selection, one):
             parts += block(selection, one, shown, dataset, model)
             empty = False
