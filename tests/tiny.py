@@ -31,6 +31,11 @@ ARCHITECTURES: dict[str, tuple[tuple[str | None, str | None, str | None, str], d
     "gpt2": ((None, "<|endoftext|>", "<|endoftext|>", "<|endoftext|>"), {"initializer_range": 0.2, "n_inner": INNER}),
     # Grouped queries: two of the four query heads share one key and one value head.
     "llama": ((None, "<s>", "</s>", "<unk>"), {"initializer_range": 0.2, "num_key_value_heads": 2}),
+    # Biases on queries, keys and values.
+    "qwen2": (
+        ("<|endoftext|>", None, "<|im_end|>", "<|endoftext|>"),
+        {"initializer_range": 0.2, "num_key_value_heads": 2},
+    ),
     # Heads wider than width / heads, as in the real one.
     "qwen3": (
         ("<|endoftext|>", None, "<|im_end|>", "<|endoftext|>"),

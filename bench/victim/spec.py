@@ -73,6 +73,11 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "lora_targets": ("q_proj", "v_proj"),
         "adapter_sites": ("self_attn.o_proj", "mlp.down_proj"),
     },
+    "qwen2": {
+        **DECODER,
+        "lora_targets": ("q_proj", "v_proj"),
+        "adapter_sites": ("self_attn.o_proj", "mlp.down_proj"),
+    },
     "qwen3": {
         **DECODER,
         "lora_targets": ("q_proj", "v_proj"),

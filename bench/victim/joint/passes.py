@@ -11,9 +11,18 @@ from torch import Tensor, nn
 
 from bench.victim.batching import Encoded
 from bench.victim.joint.dropout import Streams
-from bench.victim.joint.encoder import Encoder
 from bench.victim.joint.layout import Layout, Source, lay_out
-from bench.victim.joint.support import all_tensors, kind_of, own_names, shareable, sizes_of
+from bench.victim.joint.support import (
+    all_tensors,
+    embeddings,
+    forward_of,
+    kind_of,
+    own_names,
+    share,
+    shareable,
+    sizes_of,
+    turned,
+)
 from bench.victim.joint.weights import Weights
 from bench.victim.victim import Victim
 
@@ -34,17 +43,16 @@ class JointModel:
         mine = all_tensors(first)
         self.frozen = {name: value for name, value in mine.items() if name not in set(self.own)}
         for other in self.victims[1:]:
-            theirs = all_tensors(other)
-            for name, value in self.frozen.items():
-                theirs[name].data = value.data
+            share(first, other)
         self.tensors = [all_tensors(victim) for victim in self.victims]
         self.sizes = sizes_of(self.victims, self.kind)
-        self.calculated = {name: self._calculated(name, value) for name, value in self.frozen.items()}
-
-    def _calculated(self, name: str, value: Tensor) -> Tensor:
-        # A frozen matrix is converted once, not in every pass; embeddings and norms are used in fp32.
-        linear = value.ndim == 2 and "embeddings" not in name
-        return value.detach().to(torch.bfloat16) if self.half and linear else value
+        self.forward, self.turned = forward_of(first), turned(first)
+        tables = embeddings(first)
+        # A frozen matrix is converted once, not in every pass; embeddings and norms are used as they are.
+        self.calculated = {
+            name: value.detach().to(torch.bfloat16) if self.half and value.ndim == 2 and name not in tables else value
+            for name, value in self.frozen.items()
+        }
 
     @functools.cached_property
     def stackable(self) -> bool:
@@ -92,8 +100,8 @@ class JointModel:
         if own is None:
             (member,) = set(members)
             own = {name: self.tensors[member][name].unsqueeze(0) for name in self.own}
-        weights = Weights(self.calculated, own, self.half)
-        return Encoder(self.sizes, weights, layout, Streams(generators), members).logits()
+        weights = Weights(self.calculated, own, self.half, self.turned)
+        return self.forward(self.sizes, weights, layout, Streams(generators), members).logits()
 
     @torch.no_grad()
     def probabilities(self, texts: Mapping[int, Encoded], batch_size: int) -> dict[int, np.ndarray]:
