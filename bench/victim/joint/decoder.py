@@ -17,7 +17,6 @@ from torch.nn import functional
 from transformers.activations import ACT2FN
 
 from bench.victim.joint.attention import Heads, attend
-from bench.victim.joint.forward import Forward
 from bench.victim.joint.last_token import LastToken, head_rate
 
 

@@ -1,4 +1,4 @@
-"""The head of a decoder classifier in a joint pass: on the last real token, the paper's two maps or transformers' one."""
+"""The head of a decoder in a joint pass, on the last real token: the paper's two maps, or transformers' one."""
 
 from __future__ import annotations
 
@@ -30,4 +30,5 @@ class LastToken(Forward):
 
 def head_rate(model: Any) -> float:
     """Return the dropout rate that the head of a decoder holds now; 0 where it has none."""
-    return getattr(getattr(model, SCORE).__dict__.get("_modules", {}).get("dropout"), "p", 0.0)
+    head = getattr(model, SCORE)
+    return head.dropout.p if isinstance(head, TwoLayerHead) else 0.0

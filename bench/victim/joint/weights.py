@@ -89,9 +89,9 @@ class Weights:
         return Pad.apply(values, places, len(bounds) * most).view(len(bounds), most, -1), places
 
     def norm(self, values: Tensor, name: str, epsilon: float) -> Tensor:
-        """Return the layer norm `name` of values, in fp32."""
-        weight, bias = self.single(f"{name}.weight").float(), self.single(f"{name}.bias").float()
-        return functional.layer_norm(values.float(), (values.shape[-1],), weight, bias, epsilon)
+        """Return the layer norm `name` of values, in the type of its weight; torch computes it in fp32 in any case."""
+        weight, bias = self.single(f"{name}.weight"), self.single(f"{name}.bias")
+        return functional.layer_norm(values.to(weight.dtype), (values.shape[-1],), weight, bias, epsilon)
 
     def root_mean_square(self, values: Tensor, name: str, epsilon: float) -> Tensor:
         """Return the RMS norm `name` of values, computed in fp32 and given back in the type of its weight."""
