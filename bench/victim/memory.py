@@ -7,7 +7,7 @@ GPU) and what the allocator loses to fragments, for which the 20 % are that a pl
 
 What a layer keeps was read off the graph of each architecture with `saved_tensors_hooks`; a test compares it with
 such a count. It holds for attention that keeps no scores (SDPA's flash and memory-efficient kernels). The unpadded pass
-keeps as much for a batch of equally long texts, at most a fifth less, and besides: the scores where attention has dropout of
+keeps as much for texts that are all as long, or up to a fifth less, and besides: scores where attention has dropout of
 its own, and one bf16 copy of every frozen matrix for as long as the training lasts.
 """
 
