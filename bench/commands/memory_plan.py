@@ -19,7 +19,7 @@ from bench.engine.preflight import has_nvidia
 from bench.engine.stages import Stage
 from bench.victim.memory import Load, Memory, Trained, estimate
 from bench.victim.recipes import AlignmentOptions, LoraOptions, MultiScaleOptions
-from bench.victim.shapes import DECODERS, UNPADDED, Shape, shape_of
+from bench.victim.shapes import COMPACT, UNPADDED, Shape, shape_of
 from bench.victim.spec import ARCHITECTURES, ModelSpec
 from defenders.adapter import Adapter
 from defenders.base import Defender
@@ -114,7 +114,7 @@ def memory_of(training: Training, length: int | None = None) -> Memory | None:
     if shape is None or trained is None:
         return None
     # The clean batch of gradient alignment rides in the same pass where the pass is unpadded.
-    unpadded = shape.kind in DECODERS or (shape.kind in UNPADDED and not spec.checkpointing and spec.weights == "fp32")
+    unpadded = shape.kind in COMPACT or (shape.kind in UNPADDED and not spec.checkpointing and spec.weights == "fp32")
     rides = unpadded and trained.aligned and not trained.whole
     load = Load(
         batch=spec.batch_size * (2 if rides else 1),

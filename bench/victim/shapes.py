@@ -24,7 +24,9 @@ ALIASES = {
 }
 KINDS = ("bert", "roberta", "modernbert", "gpt2", "llama", "qwen2", "qwen3")
 DECODERS = ("gpt2", "llama", "qwen2", "qwen3")
-UNPADDED = ("bert", "roberta", *DECODERS)  # what bench/victim/joint knows
+# Which of them the unpadded pass (bench/victim/joint) knows: with bf16 weights and checkpointing too, and without.
+COMPACT = ("modernbert", *DECODERS)
+UNPADDED = ("bert", "roberta", *COMPACT)
 
 
 @dataclass(frozen=True)

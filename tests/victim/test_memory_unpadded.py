@@ -11,7 +11,7 @@ from bench.victim.joint.passes import JointModel
 from bench.victim.joint.support import FORWARDS
 from bench.victim.memory import Load, estimate
 from bench.victim.run import TRAINING, streams
-from bench.victim.shapes import DECODERS, UNPADDED
+from bench.victim.shapes import COMPACT, UNPADDED
 from bench.victim.spec import ARCHITECTURES
 from bench.victim.victim import Victim
 from tests.victim.test_memory import BATCH, LENGTH, shape, tiny
@@ -38,7 +38,7 @@ def kept_bytes(victim: Victim) -> tuple[int, int]:
 
 @pytest.mark.parametrize("numbers", ["fp32", "bf16", "bf16 weights"])
 @pytest.mark.parametrize("what", ["lora", "mslr", "adapter", "prefix"])
-@pytest.mark.parametrize("kind", ["bert", *DECODERS])
+@pytest.mark.parametrize("kind", ["bert", *COMPACT])
 def test_against_the_graph(kind: str, what: str, numbers: str) -> None:
     """What the graph keeps is no more than the plan says, and no less than three quarters of it."""
     if kind == "bert" and numbers == "bf16 weights":
@@ -61,4 +61,4 @@ def test_against_the_graph(kind: str, what: str, numbers: str) -> None:
 def test_the_plan_knows_who_trains_unpadded() -> None:
     kinds = {kind: forward for forward in FORWARDS.values() for kind in forward.kinds.values()}
     assert set(kinds) == set(UNPADDED)
-    assert {kind for kind, forward in kinds.items() if forward.compact} == set(DECODERS)
+    assert {kind for kind, forward in kinds.items() if forward.compact} == set(COMPACT)

@@ -59,6 +59,7 @@ class Heads:
     keys: int | None = None  # key-value heads, each of which serves as many neighbouring queries; None: one for each
     rate: float = 0.0  # of the dropout on attention probabilities
     causal: bool = False  # a token sees itself, those before it, and all of the prefix
+    window: int | None = None  # how many tokens to each side it sees besides the prefix; None: all. Not where causal
 
 
 def attend(
@@ -87,8 +88,10 @@ def attend(
         ]
         if prefix is not None:
             parts[1:] = _after(prefix[block.source], *parts[1:])
-        own = _attend_causally if heads.causal else _attend_block
-        mixed = own(*parts, block, heads.rate, streams, scale)
+        if heads.causal:
+            mixed = _attend_causally(*parts, block, heads.rate, streams, scale)
+        else:
+            mixed = _attend_block(*parts, block, heads, streams, scale)
         flat = mixed.transpose(1, 2).reshape(block.rows * block.longest, -1)
         found.append(flat if block.places is None else Unpad.apply(flat, block.places))
     return found[0] if len(found) == 1 else torch.cat(found)
@@ -108,15 +111,25 @@ def _after(prefix: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _attend_block(
-    query: Tensor, key: Tensor, value: Tensor, block: Block, rate: float, streams: Streams, scale: float | None
+    query: Tensor, key: Tensor, value: Tensor, block: Block, heads: Heads, streams: Streams, scale: float | None
 ) -> Tensor:
     visible, ahead = block.real, key.shape[2] - query.shape[2]
-    if visible is not None and ahead:
-        visible = functional.pad(visible, (ahead, 0), value=True)
     mask = None if visible is None else visible[:, None, None, :]
-    if streams.generators is None or not rate:
+    if heads.window is not None and heads.window < block.longest - 1:
+        mask = _near(mask, block.longest, heads.window, query.device)
+    if mask is not None and ahead:
+        mask = functional.pad(mask, (ahead, 0), value=True)
+    if streams.generators is None or not heads.rate:
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
-    return _attend_dropped(query, key, value, mask, block, rate, streams, scale)
+    return _attend_dropped(query, key, value, mask, block, heads.rate, streams, scale)
+
+
+def _near(mask: Tensor | None, longest: int, window: int, device: torch.device) -> Tensor:
+    """Return the mask [rows or 1, 1, longest, longest] of what is near; padding sees itself, as nothing else may be."""
+    places = torch.arange(longest, device=device)
+    apart = (places[:, None] - places[None, :]).abs()
+    near = (apart <= window)[None, None]
+    return near if mask is None else (mask & near) | (apart == 0)
 
 
 def _attend_causally(

@@ -11,13 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers.activations import ACT2FN
 
 from bench.victim.joint.attention import Heads, attend
 from bench.victim.joint.last_token import LastToken, head_rate
+from bench.victim.joint.rotary import angles, by_length, rotated
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,13 @@ class Decoder(LastToken):
         """Return what the pass reads off a model."""
         config, backbone = model.config, model.base_model
         attention, head = cls.rates(model)
-        kind = str(config.rope_parameters["rope_type"])
         return Numbers(
             heads=Heads(config.num_attention_heads, config.num_key_value_heads, attention, causal=True),
             epsilon=config.rms_norm_eps,
             activation=config.hidden_act,
             padding=backbone.embed_tokens.padding_idx,
             rotary=backbone.rotary_emb,
-            by_length="dynamic" in kind or kind == "longrope",
+            by_length=by_length(str(config.rope_parameters["rope_type"])),
             normed_heads=hasattr(backbone.layers[0].self_attn, "q_norm"),
             head_dropout=head,
         )
@@ -78,7 +77,9 @@ class Decoder(LastToken):
         weights, numbers, name = self.weights, self.sizes.numbers, self.sizes.backbone
         words = weights.single(f"{name}.embed_tokens.weight")
         hidden = functional.embedding(self.layout.ids, words, numbers.padding)
-        self.angles = self._angles(hidden)
+        # Where angles depend on the longest text, each source has its own, so that none depends on its gang.
+        bounds = self.tokens if numbers.by_length else ((0, len(hidden)),)
+        self.angles = angles(numbers.rotary, hidden, self.layout.positions, bounds)
         hidden = self.through_layers(hidden, self._layer)
         last = hidden.index_select(0, self.layout.ends)
         return self.classified(weights.root_mean_square(last, f"{name}.norm", numbers.epsilon))
@@ -97,21 +98,10 @@ class Decoder(LastToken):
         inner = gate * self.site(normed, f"{name}.mlp.up_proj", tokens)
         return hidden + self.site(inner, f"{name}.mlp.down_proj", tokens)
 
-    def _angles(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Return cosines and sines [tokens, 1, width of a head] of the angle of every token's position."""
-        numbers, positions = self.sizes.numbers, self.layout.positions
-        # Where they depend on the longest text, each source has its own, so that none depends on its gang.
-        bounds = self.tokens if numbers.by_length else ((0, len(positions)),)
-        found = [numbers.rotary(hidden, positions[None, first:last]) for first, last in bounds]
-        cosines, sines = (torch.cat(parts, dim=1)[0][:, None] for parts in zip(*found, strict=True))
-        return cosines, sines
-
     def _turned(self, values: Tensor, heads: int, norm: str) -> Tensor:
         """Return queries or keys [tokens, width], normed head by head where the model does so, then rotated."""
         numbers = self.sizes.numbers
         split = values.view(len(values), heads, -1)
         if numbers.normed_heads:
             split = self.weights.root_mean_square(split, norm, numbers.epsilon)
-        cosines, sines = self.angles
-        left, right = split.chunk(2, dim=-1)
-        return (split * cosines + torch.cat([-right, left], dim=-1) * sines).reshape(values.shape)
+        return rotated(split, self.angles).reshape(values.shape)

@@ -90,8 +90,17 @@ class Weights:
 
     def norm(self, values: Tensor, name: str, epsilon: float) -> Tensor:
         """Return the layer norm `name` of values, in the type of its weight; torch computes it in fp32 in any case."""
-        weight, bias = self.single(f"{name}.weight"), self.single(f"{name}.bias")
+        weight = self.single(f"{name}.weight")
+        bias = self.single(f"{name}.bias") if self.has(f"{name}.bias") else None
         return functional.layer_norm(values.to(weight.dtype), (values.shape[-1],), weight, bias, epsilon)
+
+    def norm_each(self, values: Tensor, name: str, epsilon: float, bounds: Bounds) -> Tensor:
+        """Return the layer norm `name` of values [n, width], in fp32, where each source may have its own."""
+        out = functional.layer_norm(values.float(), (values.shape[-1],), eps=epsilon)
+        counts = torch.tensor([last - first for first, last in bounds], device=values.device)
+        weight, bias = (self.own.get(f"{name}.{part}") for part in ("weight", "bias"))
+        out = out * weight.repeat_interleave(counts, 0)
+        return out if bias is None else out + bias.repeat_interleave(counts, 0)
 
     def root_mean_square(self, values: Tensor, name: str, epsilon: float) -> Tensor:
         """Return the RMS norm `name` of values, computed in fp32 and given back in the type of its weight."""
