@@ -31,6 +31,8 @@ def execute_gang(payloads: Sequence[Payload], root: Path, machine: Machine, work
             with repeatable(machine.device, machine.deterministic), bounded(machine.device, machine.memory):
                 _train([member for member in begun if member.result is None], machine)
         left = left[len(begun) :]
+        if left:
+            free()  # of what has just been trained, before the next one asks for its room
     return [member.result for member in members]
 
 

@@ -95,6 +95,8 @@ def estimate(shape: Shape, trained: Trained, load: Load) -> Memory:
     weights = 4 * training if trained.whole else load.stream * frozen + 4 * (head + inserted)
     layer = _layer(shape, trained, load)
     copies = _copies(shape, trained, load, head, training)
+    # The unpadded pass holds its copies of frozen matrices always, and an evaluation by transformers makes its own.
+    standing = 2 * shape.mapped() if load.unpadded and load.bf16 and not (load.bf16_weights or trained.whole) else 0
     activations = shape.layers * layer
     if load.checkpointing:
         activations = layer + shape.layers * load.stream * load.tokens * shape.width
@@ -108,8 +110,7 @@ def estimate(shape: Shape, trained: Trained, load: Load) -> Memory:
         copies=copies,
         activations=activations + ends,
         working=working * load.tokens,
-        # An evaluation alone is transformers' own pass: autocast's copies come beside those of the unpadded one.
-        look=working * LOOK_BATCH * load.length + copies * (2 if load.unpadded else 1),
+        look=working * LOOK_BATCH * load.length + copies + standing,
     )
 
 

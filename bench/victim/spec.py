@@ -61,6 +61,18 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "adapter_sites": ("attention.output.dense", "output.dense"),
         "penultimate": "classifier.dense",
     },
+    "electra": {
+        "family": "encoder",
+        "lora_targets": ("query", "value"),
+        "adapter_sites": ("attention.output.dense", "output.dense"),
+        "penultimate": "classifier.dense",
+    },
+    "distilbert": {
+        "family": "encoder",
+        "lora_targets": ("q_lin", "v_lin"),
+        "adapter_sites": ("attention.out_lin", "ffn.lin2"),
+        "penultimate": "pre_classifier",
+    },
     "modernbert": {
         "family": "encoder",
         "lora_targets": ("Wqkv",),

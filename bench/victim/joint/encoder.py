@@ -1,7 +1,7 @@
-"""BERT and RoBERTa classifiers on unpadded tokens, with what our defenses insert; the numbers are transformers'.
+"""BERT, RoBERTa and ELECTRA classifiers on unpadded tokens, with our defenses' parts; the numbers are transformers'.
 
-Post-norm encoders (Devlin et al., arXiv 1810.04805; Liu et al., arXiv 1907.11692). Only the order in which random
-numbers are drawn differs from transformers, and sums of floats may differ in their last bits.
+Post-norm encoders (Devlin et al., arXiv 1810.04805; Liu et al., arXiv 1907.11692; Clark et al., arXiv 2003.10555). Only
+the order in which random numbers are drawn differs from transformers, and sums of floats may differ in their last bits.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ class Numbers:
 class Encoder(Forward):
     """The forward pass of one joint batch."""
 
-    kinds = {"BertForSequenceClassification": "bert", "RobertaForSequenceClassification": "roberta"}
+    kinds = {
+        "BertForSequenceClassification": "bert",
+        "RobertaForSequenceClassification": "roberta",
+        "ElectraForSequenceClassification": "electra",
+    }
     compact = False  # only transformers' own pass computes an encoder's layers again, or keeps its weights in bf16
 
     @classmethod
@@ -76,7 +80,8 @@ class Encoder(Forward):
             pooled = self.site(first, "bert.pooler.dense", self.rows).tanh()
             return self._out(self.streams.drop(pooled, self.rows, rate), "classifier")
         dropped = self.streams.drop(first, self.rows, rate)
-        pooled = self.site(dropped, "classifier.dense", self.rows).tanh()
+        pooled = self.site(dropped, "classifier.dense", self.rows)
+        pooled = functional.gelu(pooled) if kind == "electra" else pooled.tanh()
         return self._out(self.streams.drop(pooled, self.rows, rate), "classifier.out_proj")
 
     def _out(self, values: Tensor, name: str) -> Tensor:
@@ -89,7 +94,9 @@ class Encoder(Forward):
         hidden = hidden + weights.single(f"{name}.token_type_embeddings.weight")[0]
         hidden = hidden + functional.embedding(positions, weights.single(f"{name}.position_embeddings.weight"))
         hidden = weights.norm(hidden, f"{name}.LayerNorm", numbers.epsilon)
-        return self.streams.drop(hidden, self.tokens, numbers.hidden_dropout)
+        hidden = self.streams.drop(hidden, self.tokens, numbers.hidden_dropout)
+        projection = f"{self.sizes.kind}.embeddings_project"  # ELECTRA's, where its words are narrower than its layers
+        return self.site(hidden, projection, self.tokens) if weights.has(f"{projection}.weight") else hidden
 
     def _layer(self, hidden: Tensor, number: int, prefix: Tensor | None) -> Tensor:
         numbers, tokens, name = self.sizes.numbers, self.tokens, f"{self.sizes.kind}.encoder.layer.{number}"

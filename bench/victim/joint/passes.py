@@ -50,9 +50,12 @@ class JointModel:
         tables = embeddings(first)
         # A frozen matrix is converted once, not in every pass; embeddings and norms are used as they are.
         self.calculated = {
-            name: value.detach().to(torch.bfloat16) if self.half and value.ndim == 2 and name not in tables else value
-            for name, value in self.frozen.items()
+            name: value if name in tables else self._calculated(value) for name, value in self.frozen.items()
         }
+
+    def _calculated(self, value: Tensor) -> Tensor:
+        matrix = self.half and value.ndim == 2 and value.is_floating_point()
+        return value.detach().to(torch.bfloat16) if matrix else value
 
     @functools.cached_property
     def stackable(self) -> bool:

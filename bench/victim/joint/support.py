@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from bench.victim.joint.decoder import Decoder
+from bench.victim.joint.distilbert import DistilBert
 from bench.victim.joint.encoder import Encoder
 from bench.victim.joint.forward import Forward, Sizes
 from bench.victim.joint.gpt2 import GPT2
 from bench.victim.joint.modernbert import ModernBert
 from bench.victim.victim import Victim
 
-ARCHITECTURES: tuple[type[Forward], ...] = (Encoder, ModernBert, Decoder, GPT2)
+ARCHITECTURES: tuple[type[Forward], ...] = (Encoder, DistilBert, ModernBert, Decoder, GPT2)
 FORWARDS = {name: architecture for architecture in ARCHITECTURES for name in architecture.kinds}
 KNOWN = (
     "torch.nn.modules.",
