@@ -142,7 +142,9 @@ def _copies(shape: Shape, trained: Trained, load: Load, head: int, training: int
     mapped = 0 if load.bf16_weights else shape.mapped()
     if load.checkpointing and not load.unpadded:  # a layer's copies go with it
         mapped //= shape.layers
-    return 2 * (mapped + head + (0 if trained.whole else training))
+    # The unpadded pass computes a prefix in fp32.
+    inserted = 0 if trained.whole or (load.unpadded and trained.prefix_tokens) else training
+    return 2 * (mapped + head + inserted)
 
 
 def _layer(shape: Shape, trained: Trained, load: Load) -> int:

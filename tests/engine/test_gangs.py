@@ -68,7 +68,7 @@ def test_members_that_are_done_are_left_out_and_numbers_stay(tiny: Tiny) -> None
 def test_members_for_whom_there_is_no_room_train_after_the_others(
     tiny: Tiny, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two victims fit, a third does not: two train on one backbone, then the third alone, with the numbers of a gang."""
+    """Two victims fit, a third does not: two train on one backbone, then the third alone, with a gang's numbers."""
     plan = tiny.plan(defenders=["lora"], seeds=[0, 1, 2])
     roomy = Tiny(tmp_path_factory.mktemp("roomy"), tiny.model, [])
     assert roomy.run(plan, gang=3).failed == {}
