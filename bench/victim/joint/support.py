@@ -51,7 +51,7 @@ def refusal(victim: Victim) -> str:
         return f"{name} is to save memory, which only transformers' own pass does for it"
     unknown = next((part for part, module in model.named_modules() if not _known(module)), None)
     if unknown is not None:
-        return f"its {unknown} is, or has a hook, that the unpadded pass does not know"
+        return f"its part {unknown!r} is, or has a hook, that the unpadded pass does not know"
     return architecture.refusal(model)
 
 
