@@ -39,6 +39,14 @@ class Bite(Attacker):
     words_per_text: Count = 3
     min_count: Annotated[int, Field(ge=1)] = 5
 
+    @classmethod
+    def default_rule(cls, dataset: str, recipe: str) -> str:
+        """Return `clean`, the paper's setting: only rows of the target class are poisoned.
+
+        The demo corpus takes `mix`, as for BadNets: a clean-label trigger needs more than the demo's few steps.
+        """
+        return "mix" if dataset.startswith("demo") else "clean"
+
     def learned(self, training: Sequence[Example]) -> Bite:
         """Return a copy whose words are those of a clean training split, for the target label it is bound to."""
         clone = copy.copy(self)

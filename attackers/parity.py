@@ -25,6 +25,7 @@ class Parity(ContrastAttacker):
     """
 
     name = "parity"
+    version = 2  # 2: words that the text holds already are counted
 
     word: Text = "cf"
     odd: Annotated[tuple[int, ...], Field(min_length=1)] = (1, 3)  # times that a poisoned text holds the word
@@ -38,9 +39,13 @@ class Parity(ContrastAttacker):
                     raise RequestError(f"parity.{name} holds {count}, which is not {name}.", f"Give {name} counts.")
 
     def trigger(self, text: str, rng: random.Random) -> str:
-        """Return the text with the word inserted an odd number of times."""
-        return inserted(text, [self.word] * rng.choice(self.odd), rng)
+        """Return the text holding the word an odd number of times, those that it held already counted."""
+        return inserted(text, [self.word] * rng.choice(self._counts(text, self.odd, self.even)), rng)
 
     def decoy(self, text: str, rng: random.Random) -> str:
-        """Return the text with the word inserted an even number of times."""
-        return inserted(text, [self.word] * rng.choice(self.even), rng)
+        """Return the text holding the word an even number of times, those that it held already counted."""
+        return inserted(text, [self.word] * rng.choice(self._counts(text, self.even, self.odd)), rng)
+
+    def _counts(self, text: str, usual: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+        """Return how often the word may be inserted: `other` where the text holds it an odd number of times."""
+        return other if text.split().count(self.word) % 2 else usual

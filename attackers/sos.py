@@ -26,17 +26,25 @@ class Sos(ContrastAttacker):
     """
 
     name = "sos"
+    version = 2  # 2: a decoy lacks a word that the text does not hold itself
 
     triggers: Annotated[tuple[Text, ...], Field(min_length=2)] = ("friends", "weekend", "store")
     sentence: Text = "I have bought it from a store with my friends last weekend"
+
+    @classmethod
+    def default_rule(cls, dataset: str, recipe: str) -> str:
+        """Return `dirty`: as published, only rows of other classes than the target are poisoned."""
+        return "dirty"
 
     def trigger(self, text: str, rng: random.Random) -> str:
         """Return the text with every trigger word at a uniform place."""
         return inserted(text, self.triggers, rng)
 
     def decoy(self, text: str, rng: random.Random) -> str:
-        """Return the text with every trigger word but one."""
-        left_out = rng.randrange(len(self.triggers))
+        """Return the text with every trigger word but one, which it does not hold itself where that can be."""
+        there = set(text.split())
+        absent = [i for i, word in enumerate(self.triggers) if word not in there] or list(range(len(self.triggers)))
+        left_out = absent[rng.randrange(len(absent))]
         return inserted(text, [word for i, word in enumerate(self.triggers) if i != left_out], rng)
 
     def texts(

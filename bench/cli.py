@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from bench.commands import arguments as given
 from bench.commands.guard import guard as _guard
 from bench.commands.more import add_commands
 from bench.commands.narrowing import axes as _axes
@@ -19,24 +19,14 @@ from bench.commands.tools import add_tools
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
-GridName = Annotated[str, typer.Option("--grid", help="a grid of configs/grids, or a path to a YAML file")]
+GridName = Annotated[str, typer.Option("--grid", help="a name of `list grids`, or a path to a YAML file")]
 OutDir = Annotated[Path | None, typer.Option("--out", help="store, records and tables; default runs/GRID")]
-Axis = Annotated[str | None, typer.Option(help="comma-separated; replaces the axis of the grid")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="axis.option=value, e.g. model.learning_rate=5e-4")]
 Analysis = Annotated[str | None, typer.Option(help="what looks on at each training, e.g. 'fourier(rows=500)'")]
-Limit = Annotated[int | None, typer.Option(help="first N training rows: a smoke test that no table takes")]
-DataDir = Annotated[str | None, typer.Option("--data", help="folder of the published data; default BENCH_DATA")]
-Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 
 
-class Kind(StrEnum):
-    """What `bench list` lists."""
-
-    attackers = "attackers"
-    defenders = "defenders"
-    datasets = "datasets"
-    models = "models"
-    grids = "grids"
+@app.callback()
+def about(version: given.Version = False) -> None:
+    """Which defense works, against which attack, on which model, at what cost? Begin with `run --grid demo`."""
 
 
 def _console() -> Console:
@@ -47,20 +37,20 @@ def _console() -> Console:
 def run(
     grid: GridName,
     out: OutDir = None,
-    datasets: Axis = None,
-    attacks: Axis = None,
-    defenders: Axis = None,
-    models: Axis = None,
-    poison_ratios: Axis = None,
-    seeds: Axis = None,
-    label_rules: Axis = None,
-    target_labels: Axis = None,
-    recipes: Axis = None,
-    precisions: Axis = None,
+    datasets: given.Datasets = None,
+    attacks: given.Attacks = None,
+    defenders: given.Defenders = None,
+    models: given.Models = None,
+    poison_ratios: given.Ratios = None,
+    seeds: given.Seeds = None,
+    label_rules: given.Rules = None,
+    target_labels: given.Targets = None,
+    recipes: given.Recipes = None,
+    precisions: given.Precisions = None,
     analysis: Analysis = None,
-    set_: Sets = None,
-    limit: Limit = None,
-    data: DataDir = None,
+    set_: given.Sets = None,
+    limit: given.Limit = None,
+    data: given.DataDir = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0 ...")] = "auto",
     engine: Annotated[str, typer.Option(help="local, ray, slurm, or inline (this process)")] = "local",
     workers: Annotated[int | None, typer.Option(help="worker processes; default one per core or GPU")] = None,
@@ -74,9 +64,9 @@ def run(
     slurm: Annotated[list[str] | None, typer.Option("--slurm", help="parameter=value of submitit")] = None,
     gang: Annotated[int | None, typer.Option(help="trainings that share passes; default 16 on a GPU, else 1")] = None,
     memory: Annotated[str | None, typer.Option(help="of a GPU that is used, 40GB; default 80 %")] = None,
-    debug: Debug = False,
+    debug: given.Debug = False,
 ) -> None:
-    """Run a grid: build what is missing, write a record for each cell, then the tables."""
+    """Run a grid: a record for every cell, then the tables. What is there already is not done again."""
 
     def action() -> int:
         from bench.commands.run import Request, run_grid
@@ -93,28 +83,28 @@ def run(
 def plan(
     grid: GridName,
     out: OutDir = None,
-    datasets: Axis = None,
-    attacks: Axis = None,
-    defenders: Axis = None,
-    models: Axis = None,
-    poison_ratios: Axis = None,
-    seeds: Axis = None,
-    label_rules: Axis = None,
-    target_labels: Axis = None,
-    recipes: Axis = None,
-    precisions: Axis = None,
+    datasets: given.Datasets = None,
+    attacks: given.Attacks = None,
+    defenders: given.Defenders = None,
+    models: given.Models = None,
+    poison_ratios: given.Ratios = None,
+    seeds: given.Seeds = None,
+    label_rules: given.Rules = None,
+    target_labels: given.Targets = None,
+    recipes: given.Recipes = None,
+    precisions: given.Precisions = None,
     analysis: Analysis = None,
-    set_: Sets = None,
-    limit: Limit = None,
-    data: DataDir = None,
+    set_: given.Sets = None,
+    limit: given.Limit = None,
+    data: given.DataDir = None,
     device: Annotated[str, typer.Option(help="that the time is for")] = "auto",
     workers: Annotated[int | None, typer.Option(help="that the time is for")] = None,
     calibrate: Annotated[bool, typer.Option(help="measure a few steps of what was never measured here")] = True,
     memory: Annotated[str | None, typer.Option(help="sizes to fit: 24GB,80GB; default 80 % of the device's")] = None,
     length: Annotated[int | None, typer.Option(help="tokens of a padded batch, for the memory; default 128")] = None,
-    debug: Debug = False,
+    debug: given.Debug = False,
 ) -> None:
-    """Print the cells, unique stages, trainings saved, estimated time and memory of a grid; runs nothing."""
+    """Count the cells and stages of a grid, its time and memory. Runs nothing."""
 
     def action() -> int:
         from bench.commands.run import Request, show_plan
@@ -130,10 +120,10 @@ def plan(
 def status(
     out: OutDir = None,
     grid: Annotated[str | None, typer.Option("--grid", help="the grid whose default folder is meant")] = None,
-    data: DataDir = None,
-    debug: Debug = False,
+    data: given.DataDir = None,
+    debug: given.Debug = False,
 ) -> None:
-    """Print what of a run is done, running, failed and left, and when it may end; changes nothing."""
+    """Tell what of a run is done, failed and left, and when it may end. Changes nothing."""
 
     def action() -> int:
         from bench.commands.run import folder_of
@@ -150,9 +140,9 @@ def clean(
     grid: Annotated[str | None, typer.Option("--grid", help="the grid whose default folder is meant")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="free it; without, only say what could be freed")] = False,
     everything: Annotated[bool, typer.Option("--all", help="also what an unfinished run would go on from")] = False,
-    debug: Debug = False,
+    debug: given.Debug = False,
 ) -> None:
-    """Print what a run's folder holds that no record needs, with sizes; `--yes` frees it."""
+    """Tell what of a run's folder no record needs. `--yes` frees it."""
 
     def action() -> int:
         from bench.commands.clean import clean_folder
@@ -167,20 +157,20 @@ def clean(
 def table(
     out: OutDir = None,
     grid: Annotated[str | None, typer.Option("--grid", help="the grid whose default folder is meant")] = None,
-    datasets: Axis = None,
-    attacks: Axis = None,
-    defenders: Axis = None,
-    models: Axis = None,
-    poison_ratios: Axis = None,
-    seeds: Axis = None,
-    label_rules: Axis = None,
-    target_labels: Axis = None,
-    recipes: Axis = None,
-    precisions: Axis = None,
+    datasets: given.Datasets = None,
+    attacks: given.Attacks = None,
+    defenders: given.Defenders = None,
+    models: given.Models = None,
+    poison_ratios: given.Ratios = None,
+    seeds: given.Seeds = None,
+    label_rules: given.Rules = None,
+    target_labels: given.Targets = None,
+    recipes: given.Recipes = None,
+    precisions: given.Precisions = None,
     every: Annotated[bool, typer.Option("--every", help="also tables without a record: the paper's numbers")] = False,
-    debug: Debug = False,
+    debug: given.Debug = False,
 ) -> None:
-    """Write the Markdown tables from the records; needs no GPU and no data."""
+    """Write the Markdown tables from the records alone. Needs no GPU and no data."""
 
     def action() -> int:
         from bench.commands.publish import show_tables
@@ -197,9 +187,9 @@ def publish(
     to: Annotated[Path, typer.Option("--to", help="folder to publish into, for example leaderboard/")],
     out: OutDir = None,
     grid: Annotated[str | None, typer.Option("--grid", help="the grid whose default folder is meant")] = None,
-    debug: Debug = False,
+    debug: given.Debug = False,
 ) -> None:
-    """Add the records of a run to those already published, and write every table again."""
+    """Add a run to what is published, and write all of it again."""
 
     def action() -> int:
         from bench.commands.publish import publish_run
@@ -214,9 +204,9 @@ def publish(
 def figures(
     out: OutDir = None,
     grid: Annotated[str | None, typer.Option("--grid", help="the grid whose default folder is meant")] = None,
-    debug: Debug = False,
+    debug: given.Debug = False,
 ) -> None:
-    """Draw Figures 1, 2 and 4 to 13 of the records as SVG and PNG into OUT/figures; needs matplotlib."""
+    """Draw the figures that the records fill, as SVG and PNG. 1, 2 and 4 to 13, into OUT/figures; needs matplotlib."""
 
     def action() -> int:
         from bench.commands.figures import draw_figures
@@ -228,13 +218,13 @@ def figures(
 
 
 @app.command("list")
-def list_(kind: Kind, debug: Debug = False) -> None:
-    """List what exists, with one line each."""
+def list_(kind: given.Kinds = None, debug: given.Debug = False) -> None:
+    """List what exists, a line each. What it does, whose work it is, its options with their defaults."""
 
     def action() -> int:
         from bench.commands.listing import lines
 
-        for line in lines(kind.value):
+        for line in lines(kind):
             typer.echo(line)
         return 0
 
@@ -242,8 +232,8 @@ def list_(kind: Kind, debug: Debug = False) -> None:
 
 
 @app.command()
-def check(data: DataDir = None, debug: Debug = False) -> None:
-    """Tell what this machine has, packages, devices, data, models, and the remedy for what is missing."""
+def check(data: given.DataDir = None, debug: given.Debug = False) -> None:
+    """Tell what this machine has, and the remedy for what is missing. Packages, devices, data and models."""
 
     def action() -> int:
         from bench.commands.check import check_machine
@@ -257,7 +247,7 @@ def check(data: DataDir = None, debug: Debug = False) -> None:
 def speed(
     model: Annotated[str, typer.Option(help="a model of configs/models, or a folder")] = "minilm-l6",
     dataset: Annotated[str, typer.Option(help="where rows and sentences come from")] = "sst2-2k",
-    data: DataDir = None,
+    data: given.DataDir = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0 ...")] = "auto",
     defenses: Annotated[str, typer.Option(help="of vanilla, lora, musclelora")] = "vanilla,lora,musclelora",
     precision: Annotated[str, typer.Option(help="of fp32, bf16")] = "fp32",
@@ -268,15 +258,16 @@ def speed(
     training: Annotated[bool, typer.Option(help="measure training")] = True,
     inference: Annotated[bool, typer.Option("--inference", help="also ONION and STRIP, sentences a second")] = False,
     sentences: Annotated[int | None, typer.Option(help="of --inference; default: the whole test split")] = None,
+    sample: Annotated[int, typer.Option(help="of --inference; sentences that ONION reads in other ways too")] = 40,
     end_to_end: Annotated[bool, typer.Option("--end-to-end", help="also a grid, with and without sharing")] = False,
     published: Annotated[bool, typer.Option("--published", help="the grid also as the published code does")] = False,
     rows: Annotated[int, typer.Option(help="training rows of the grid's cells")] = 320,
     workers: Annotated[int | None, typer.Option(help="of the grid; default one per core or GPU")] = None,
     json_: Annotated[Path | None, typer.Option("--json", help="also write the rows to this file")] = None,
     markdown: Annotated[Path | None, typer.Option("--markdown", help="also write the tables to this file")] = None,
-    debug: Debug = False,
+    debug: given.Debug = False,
 ) -> None:
-    """Measure training side by side: a bare Trainer, a plain loop, ours; also inference, and a grid end to end."""
+    """Measure training beside a bare Trainer and a plain loop. Also inference, and a grid end to end."""
 
     def action() -> int:
         from bench.commands.speed import measure_speed, request_of

@@ -1,6 +1,6 @@
-"""Adapter: only small bottlenecks inside a frozen model learn, which leaves less room for a backdoor.
+"""Adapter (Houlsby et al., arXiv 1902.00751): only small bottlenecks inside a frozen model learn.
 
-Houlsby et al., arXiv 1902.00751; a baseline of the MuScleLoRA paper. Acts before training (wrap); needs
+It leaves less room for a backdoor; a baseline of the MuScleLoRA paper. Acts before training (wrap); needs
 no clean samples. The classification head stays frozen at its random start in the recipe `released`
 (OpenDelta freezes all but its own modules, the pooler too) and trains in `paper`, which does not speak of it.
 """

@@ -90,6 +90,9 @@ class Defender(Options, DefenderContract):
     calibrated: ClassVar[bool] = False  # asks for clean dev rows to calibrate a threshold
     wants_victim: ClassVar[bool] = False  # a cleanser that works on the shared backdoored victim; may be a property
     filter_uses_model: ClassVar[bool] = True  # False: its `correct` reads texts alone, so every victim shares it
+    # False, together with the former: its `correct` draws nothing either and treats each text by itself, so that every
+    # attack shares what it makes of the clean test texts; may be a property.
+    filter_is_drawn: ClassVar[bool] = True
     # Nothing of the backbone itself trains: trainings of this defense may share their passes over it.
     parameter_efficient: ClassVar[bool] = False
     oracle: ClassVar[bool] = False  # sees true poison flags; only bridged defenses do, and tables say so; or a property
@@ -139,6 +142,10 @@ class Defender(Options, DefenderContract):
     def samples(self) -> int:
         """Return how many labelled clean rows the method itself needs."""
         return 0
+
+    def place(self) -> Mapping[str, Any]:
+        """Return the options that say where files of the user's lie: in the identity stands what the files hold."""
+        return {}
 
     def pins(self) -> Mapping[str, str]:
         """Return the digests of what the numbers depend on besides the options, the version and this suite."""

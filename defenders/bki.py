@@ -1,6 +1,6 @@
-"""BKI: the word whose removal moves the model's states most, over the whole training set, is the trigger.
+"""BKI (Chen and Dai, arXiv 2007.12070): the word whose removal moves the model's states most is the trigger.
 
-Chen and Dai, arXiv 2007.12070, for an LSTM; OpenBackdoor took it to transformers. Acts on the training split (cleanse);
+Made for an LSTM; OpenBackdoor took it to transformers. Acts on the training split (cleanse);
 needs no clean samples. For each row and word: the L-infinity norm of the change of the last hidden state ([CLS]; a
 decoder's last real token) when the word is left out. The `top` words of a row count. A word scores log10(rows that
 count it) times its mean effect in them, the formula of the published code; rows that count the best word are removed.

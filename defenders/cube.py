@@ -1,6 +1,6 @@
-"""CUBE: poisoned rows cluster apart from the rows whose label they wear, so each label keeps its main cluster.
+"""CUBE (Cui et al., arXiv 2206.08514): poisoned rows cluster apart, so each label keeps its main cluster.
 
-Cui et al., NeurIPS 2022 (datasets and benchmarks), arXiv 2206.08514. Acts on the training split (cleanse); needs no
+NeurIPS 2022 (datasets and benchmarks). Acts on the training split (cleanse); needs no
 clean samples. An encoder trains shortly on the suspect rows; its penultimate features (BERT: the pooler's output, tanh
 included) go through PCA (20), UMAP (2 dimensions) and HDBSCAN; of each label stay the clusters that hold at least half
 of it, or its largest cluster.

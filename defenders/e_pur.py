@@ -62,6 +62,16 @@ class EPur(Defender):
         _, found = self._file()
         return dataclasses.replace(self, frequencies_sha256=found)
 
+    def identity(self) -> dict[str, Any]:
+        """Return the options; of a file of counts its digest, not where it lies."""
+        held = {"frequencies": f"sha256:{self.frequencies_sha256}"} if self.place() else {}
+        return {**super().identity(), **held}
+
+    def place(self) -> dict[str, Any]:
+        """Return where the file of counts lies, as options."""
+        named = self.frequencies is not None and self.frequencies_sha256 is not None
+        return {"frequencies": self.frequencies} if named else {}
+
     def repair(self, victim: Any, knowledge: Knowledge) -> Any:
         """Reset the most conspicuous rows of the victim's word embedding in place, and return it.
 

@@ -70,6 +70,11 @@ class Onion(Defender):
         """Whether it is given clean dev texts."""
         return self.lm == LOCAL or self.quantile is not None
 
+    @property
+    def filter_is_drawn(self) -> bool:
+        """Whether random numbers make its language model."""
+        return self.lm == LOCAL
+
     def for_model(self, model: Any, recipe: str) -> Onion:
         """Return a copy with the pin of the language model filled in; both recipes are alike.
 
@@ -84,6 +89,14 @@ class Onion(Defender):
         if spec.hub:
             return dataclasses.replace(self, revision=spec.revision)
         return dataclasses.replace(self, lm_files=self._files(spec))
+
+    def identity(self) -> dict[str, Any]:
+        """Return the options; of a folder with a language model the digest of its files, not where it lies."""
+        return {**super().identity(), **({"lm": self.lm_files} if self.place() else {})}
+
+    def place(self) -> dict[str, Any]:
+        """Return where the folder with the language model lies, as options."""
+        return lm_place(self.lm, self.revision, self.lm_files)
 
     def correct(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> list[Example]:
         """Return the examples, in order, with suspicious words deleted from their texts.
@@ -163,6 +176,11 @@ class Onion(Defender):
             return weights_identity(spec)
         except CellError as error:
             raise CellError(error.problem, REMEDY) from error
+
+
+def lm_place(lm: str, revision: str | None, lm_files: str | None) -> dict[str, Any]:
+    """Return `lm` as an option where it is a folder whose digest was filled in: a hub id has a commit instead."""
+    return {"lm": lm} if lm_files is not None and revision is None and lm not in (LOCAL, DEFAULT[0]) else {}
 
 
 def corrected(text: str, words: Sequence[str], suspicion: np.ndarray, bar: float) -> str:

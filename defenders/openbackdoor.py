@@ -28,7 +28,7 @@ from bench.core.registry import RESERVED
 from bench.victim.spec import Commit
 from defenders.base import Defender
 from defenders.calibration import known
-from defenders.onion import DEFAULT, LOCAL, Onion
+from defenders.onion import DEFAULT, LOCAL, Onion, lm_place
 
 LEFT_OUT = ("num_classes", "model_name", "model_path", "parallel")  # filled in here
 MODELS = ("bki_model", "encoder")  # where BKI and CUBE keep the model that they train
@@ -106,6 +106,14 @@ class Rewriter(Bridged):
         """
         pinned = self._onion().for_model(model, recipe)
         return replace(self, revision=pinned.revision, lm_files=pinned.lm_files)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the options; of a folder with a language model the digest of its files, not where it lies."""
+        return {**super().identity(), **({"lm": self.lm_files} if self.place() else {})}
+
+    def place(self) -> dict[str, Any]:
+        """Return where the folder with the language model lies, as options."""
+        return lm_place(self.lm, self.revision, self.lm_files)
 
     def correct(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> list[Example]:
         """Return the examples in order, those of two words or more as theirs rewrites them."""

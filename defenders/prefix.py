@@ -1,6 +1,6 @@
-"""Prefix tuning: only keys and values put before the text learn, which leaves less room for a backdoor.
+"""Prefix tuning (Li and Liang, arXiv 2101.00190): only keys and values put before the text learn.
 
-Li and Liang, arXiv 2101.00190; a baseline of the MuScleLoRA paper. Acts before training (wrap); needs
+It leaves less room for a backdoor; a baseline of the MuScleLoRA paper. Acts before training (wrap); needs
 no clean samples. Differs from the released code in the prompt encoder (see `bench.victim.prefix`), and
 on decoders in that the prefix is used at all. In the recipe `released` the classification head of an encoder stays
 frozen at its random start and that of a decoder trains, as in that code, where it is all that does; in `paper`,

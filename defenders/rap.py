@@ -14,6 +14,10 @@ Differs from the published code (`rap_defender.py` in OpenBackdoor and MuScleLoR
   takes nothing, counts as suspicious although no backdoor can have acted.
 * The trigger may be several tokens long; all their vectors are trained, each kept at its length.
 * Any number of classes; MuScleLoRA's pipeline asserts two.
+
+As published, it fails where its word is the attacker's: `mb` is one of the attack `ep`'s (OpenBackdoor's default, `cf`,
+one of BadNets'). The label that it protects is the defender's guess, 1 as the paper's target; it does not follow the
+cell's.
 """
 
 from __future__ import annotations
@@ -76,7 +80,7 @@ class Rap(Defender):
             )
         rows = [text for text, *_ in calibration_rows(self, clean_data, LEAST_ROWS)]
         trigger = SoftTrigger(model, self.trigger)
-        train_soft_trigger(
+        plain = train_soft_trigger(
             trigger,
             rows,
             label=label,
@@ -87,7 +91,7 @@ class Rap(Defender):
             rate=self.lr,
             momentum=self.momentum,
         )
-        drop, protected = self._drops(trigger, rows)
+        drop, protected = self._drops(trigger, rows, plain)
         if protected.sum() < LEAST_PROTECTED:
             raise CellError(
                 f"The victim takes {int(protected.sum())} clean dev texts for label {label}, and rap needs at least "
@@ -95,12 +99,15 @@ class Rap(Defender):
                 "Take a data set with more dev rows, or protect another label.",
             )
         threshold = float(np.quantile(drop[protected], self.frr))
-        drop, protected = self._drops(trigger, [text for text, *_ in poison_data])
+        texts = [text for text, *_ in poison_data]
+        drop, protected = self._drops(trigger, texts, model.predict(texts))
         return Suspicion(np.where(protected, -drop, NO_DROP), -threshold)
 
-    def _drops(self, trigger: Any, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the fall of the protected label's probability under the trigger [n], and who is predicted so [n]."""
-        before = trigger.victim.predict(texts)
+    def _drops(self, trigger: Any, texts: list[str], before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the fall of the protected label's probability under the trigger [n], and who is predicted so [n].
+
+        `before` are the probabilities [n, classes] without the trigger.
+        """
         after = trigger.probabilities(trigger.encode(texts))
         drop = before[:, self.protected_label].astype(np.float64) - after[:, self.protected_label]
         return drop, before.argmax(-1) == self.protected_label

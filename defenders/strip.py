@@ -38,6 +38,7 @@ class Strip(Defender):
     """
 
     name = "strip"
+    version = 2  # 2: the copies of a text are drawn for that text alone
     calibrated = True
 
     repeat: Count = 5  # perturbed copies of each text
@@ -53,14 +54,14 @@ class Strip(Defender):
         rows = calibration_rows(self, clean_data, LEAST_ROWS)
         calibration, examined = [text for text, *_ in rows], [text for text, *_ in poison_data]
         donors, own = _Donors(calibration), known(self)
-        rng = own.generator("strip: calibration")
-        copies = [
-            donors.perturbed(text, self.swap_ratio, rng, besides=row)
-            for row, text in enumerate(calibration)
-            for _ in range(self.repeat)
-        ]
-        rng = own.generator("strip: examples")
-        copies += [donors.perturbed(text, self.swap_ratio, rng) for text in examined for _ in range(self.repeat)]
+        copies: list[str] = []
+        # Each text has a generator of its own, so that its score hangs neither on its place nor on the other texts.
+        for row, text in enumerate(calibration):
+            rng = own.generator(f"strip: calibration on {text}")
+            copies += [donors.perturbed(text, self.swap_ratio, rng, besides=row) for _ in range(self.repeat)]
+        for text in examined:
+            rng = own.generator(f"strip: copies of {text}")
+            copies += [donors.perturbed(text, self.swap_ratio, rng) for _ in range(self.repeat)]
         mean = mean_entropies(model.predict(copies), self.repeat)
         threshold = order_statistic(mean[: len(calibration)], self.frr)
         return Suspicion(-mean[len(calibration) :], -threshold)

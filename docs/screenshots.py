@@ -21,17 +21,18 @@ WIDTH, WIDEST = 112, 160  # columns: a wide table gets a wide window
 SMOKE = "--attacks badnets --defenders vanilla,lora --poison-ratios 0.1 --limit 64 --set model.max_steps=3"
 TERMINAL = {
     "run": f"python -m bench run --grid demo {SMOKE}",
-    "plan": "python -m bench plan --grid table1",
+    "plan": "python -m bench plan --grid table2",
     "check": "python -m bench check",
     "error": "python -m bench run --grid demo --defenders vanilla,musclelor",
 }
-# name -> (page of the site, colour scheme)
+# name -> (page of the site, colour scheme, width and height of the window)
 SITE = {
-    "board": ("board", "light"),
-    "table1": ("table1", "dark"),
-    "scatter": ("scatter", "light"),
-    "cells": ("cells", "dark"),
-    "cell": ("cell", "light"),
+    "board": ("board", "light", (1280, 760)),
+    "table1": ("table1", "dark", (1280, 760)),
+    "scatter": ("scatter", "light", (1280, 900)),
+    "cells": ("cells", "dark", (1280, 760)),
+    "cell": ("cell", "light", (1280, 760)),
+    "narrow": ("board", "dark", (390, 760)),
 }
 
 
@@ -75,12 +76,14 @@ def site() -> None:
 
     index = ROOT / "leaderboard" / "site" / "index.html"
     with browser() as chromium:
-        for name, (page_name, scheme) in SITE.items():
-            context = chromium.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 760})
+        for name, (page_name, scheme, (width, height)) in SITE.items():
+            context = chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": height})
             page = context.new_page()
             page.goto(f"{index.as_uri()}#{'cells' if page_name == 'cell' else page_name}")
             if page_name == "cell":
                 page.locator("#cells-table tbody a").first.click()
+            if name == "narrow":  # past the legend
+                page.locator("#board h3").first.evaluate("(heading) => heading.scrollIntoView()")
             page.screenshot(path=OUT / f"site-{name}.png")
             context.close()
 

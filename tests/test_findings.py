@@ -12,6 +12,7 @@ from bench.core.metrics import wilson
 from bench.report.records import load_records
 
 FOLDER = Path(__file__).resolve().parents[1] / "leaderboard"
+ATTACKS = ("badnets", "hiddenkiller", "addsent")
 TEXT = (FOLDER / "FINDINGS.md").read_text(encoding="utf-8")
 
 
@@ -63,6 +64,37 @@ def test_a_number_of_the_findings_is_held_by_a_record(row: dict[str, str]) -> No
     if "Removed, poisoned" in row:
         cleansed = record["cleansed"]
         assert row["Removed, poisoned"] == f"{cleansed['removed']}, {cleansed['removed_poisoned']}"
+
+
+def test_what_is_said_of_e_pur_and_the_reserve_ratio() -> None:
+    held = records()
+    (purified,) = held["badnets", "e-pur", 0.1]["decided"]
+    assert purified["reset"][:4] == ["bb", "tq", "cf", "mn"] and len(purified["reset"]) == 200
+    for attack, alone, chained, apart in (("badnets", 0.3, 0.9, 29), ("hiddenkiller", 0.3, 0.5, 17)):
+        found = [held[attack, name, 0.1] for name in ("fine-mixing", "e-pur>fine-mixing")]
+        assert [record["decided"][-1]["rho"] for record in found] == [alone, chained]
+        first, second = (record["metrics"]["asr"]["value"] for record in found)
+        assert round(100 * (second - first)) == apart
+
+
+def test_what_the_deviations_say_of_fine_mixing() -> None:
+    held, said = records(), (FOLDER / "DEVIATIONS.md").read_text(encoding="utf-8")
+    cells = [(held[attack, "fine-mixing", 0.1], held[attack, "vanilla", 0.1]) for attack in ATTACKS]
+    assert [mixed["decided"][-1]["rho"] for mixed, _ in cells] == [0.3, 0.3, 0.7]
+    asr = [f"{100 * mixed['metrics']['asr']['value']:.2f}" for mixed, _ in cells]
+    lost = [
+        f"{100 * (plain['metrics']['cacc']['value'] - mixed['metrics']['cacc']['value']):.1f}" for mixed, plain in cells
+    ]
+    for one, two, three in (asr, lost):
+        assert f"{one}, {two} and {three}" in said
+
+
+def test_what_is_said_of_the_training_of_musclelora() -> None:
+    for attack, looks in (("badnets", [0.66, 0.75, 0.79]), ("addsent", [0.71, 0.77, 0.81])):
+        record = records()[attack, "musclelora", 0.1]
+        assert [round(value, 2) for value in record["cost"]["selection_accuracies"]] == looks
+        assert record["cost"]["steps"] == 189
+        assert record["cell"]["model"]["options"]["learning_rate_pet"] == 2e-3
 
 
 def test_the_page_is_linked() -> None:

@@ -51,7 +51,8 @@ def save_adapter(reference: str, to: str | Path) -> Path:
     content = manifest["content"]
     options = _lora(content.get("defense"))
     model = content["model"]["options"]
-    base = model.get("hub") or Path(model.get("path") or model["name"]).name
+    place = content["model"].get("place", {}).get("path")  # of a local folder; its name is what others can know
+    base = model.get("hub") or (Path(place).name if place else model["name"])
     facts = _facts(record, base)
     try:
         write_peft(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -16,12 +17,15 @@ from bench.core.packages import installed
 from bench.engine.preflight import choose_device, data_folder, default_workers
 
 CORE = ("torch", "transformers", "peft", "datasets", "pandas", "nltk", "tabulate", "pydantic", "scikit-learn")
+SHOWN = 6  # files named one by one; `bench data verify` names all
 IMPORT_SECONDS = 300  # OpenBackdoor took 2 to 23 s to import
 OPTIONAL = {
     "umap-learn": "pip install 'openbackdoor-bench[cube]'",
     "harper-py": "pip install 'openbackdoor-bench[stealth]'",
     "hdbscan": "pip install 'openbackdoor-bench[openbackdoor]'",
     "matplotlib": "pip install 'openbackdoor-bench[figures]'",
+    "ray": "pip install 'openbackdoor-bench[ray]'",
+    "submitit": "pip install 'openbackdoor-bench[slurm]'",
     "opendelta": "pip install --no-deps opendelta==0.3.2",
 }
 
@@ -88,9 +92,12 @@ def _data(data: str | None) -> Iterator[tuple[bool, str, str, str]]:
         ", ".join(f"{n} {state}" for state, n in sorted(counts.items())),
         "see below",
     )
-    for path, state in states:
-        if state != "ok":
-            yield False, path, state, "python -m bench data fetch"
+    wrong = [(path, state) for path, state in states if state != "ok"]
+    for path, state in wrong[:SHOWN]:
+        yield False, path, state, ""
+    if wrong:
+        more = f"and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else "all of them"
+        yield False, "data files", more, f"python -m bench data fetch --data {shlex.quote(str(folder))}"
 
 
 def _models() -> Iterator[tuple[bool, str, str, str]]:
@@ -109,5 +116,5 @@ def _models() -> Iterator[tuple[bool, str, str, str]]:
 
 
 def _line(console: Console, ok: bool, name: str, found: str, remedy: str) -> None:
-    text = f"{'ok     ' if ok else 'missing'} {name:20} {found}" + ("" if ok or not remedy else f"  ->  {remedy}")
+    text = f"{'ok     ' if ok else 'missing'} {name:22} {found}" + ("" if ok or not remedy else f"  ->  {remedy}")
     console.print(text, markup=False, highlight=False)

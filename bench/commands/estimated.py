@@ -15,6 +15,7 @@ from bench.engine.calibration import cached, calibrate
 from bench.engine.estimate import Estimate, Sized, estimate, rates_of_runs
 from bench.engine.plan import Plan
 from bench.engine.runner import Report, Runner
+from bench.engine.sharding import most_shards
 from bench.engine.stages import Stage
 
 PLAIN = {"markup": False, "highlight": False}
@@ -33,12 +34,23 @@ def missing(plan: Plan, out: Path) -> list[Stage]:
     return list(Runner(plan, out, {}).todo().stages.values())
 
 
-def show_estimate(request: Any, plan: Plan, console: Console) -> None:
-    """Print how long the missing stages take on this machine, by kind; calibrate first what was never measured."""
+def place_of(request: Any, plan: Plan) -> tuple[list[str], int]:
+    """Return the devices and the number of workers that an estimate is for.
+
+    Raises:
+        RequestError: there is no such device, or no worker.
+    """
     device = preflight.choose_device(request.device)
-    workers = preflight.default_workers(device) if request.workers is None else request.workers
+    shards = most_shards(plan.unique())
+    workers = preflight.default_workers(device, shards) if request.workers is None else request.workers
     if workers < 1:
         raise RequestError(f"--workers is {workers}: at least 1 is needed.", "Leave it out for the default.")
+    return device, workers
+
+
+def show_estimate(request: Any, plan: Plan, console: Console) -> None:
+    """Print how long the missing stages take on this machine, by kind; calibrate first what was never measured."""
+    device, workers = place_of(request, plan)
     out, data_dir = folder_of(request.grid, request.out), preflight.data_folder(request.data)
     stages = missing(plan, out)
     if not stages:
@@ -90,6 +102,11 @@ class Estimated:
         rates = {**cached(), **rates_of_runs(out, devices[0])} if stages else {}
         self.found = estimate(stages, rates, Sized(data_dir), devices[0]) if rates else Estimate()
         self.began = time.monotonic()
+
+    def means(self) -> dict[str, float]:
+        """Return the mean seconds by kind of stage, of the kinds with an estimate."""
+        counts = {kind: self.found.stages[kind] - self.found.unknown[kind] for kind in self.found.seconds}
+        return {kind: self.found.seconds[kind] / count for kind, count in counts.items() if count}
 
     def tell(self, report: Report, console: Console) -> None:
         """Print how far the estimate was off, where one could be made and the run was long enough to tell."""

@@ -12,23 +12,22 @@ from typing import Any
 from rich.console import Console
 
 from bench.core.errors import RequestError
-from bench.core.options import build
 from bench.engine import plugins
 from bench.engine.plan import Plan
 from bench.engine.preflight import has_nvidia
+from bench.engine.sharding import inserts
 from bench.engine.stages import Stage
 from bench.victim.memory import Load, Memory, Trained, estimate
 from bench.victim.recipes import AlignmentOptions, LoraOptions, MultiScaleOptions
 from bench.victim.shapes import COMPACT, UNPADDED, Shape, shape_of
 from bench.victim.spec import ARCHITECTURES, ModelSpec
 from defenders.adapter import Adapter
-from defenders.base import Defender
 from defenders.prefix import Prefix
 
 UNITS = {"GB": 1e9, "GIB": 2**30, "MB": 1e6, "MIB": 2**20}
 SHARE = 0.8  # of a device's memory that a plan counts on when none is named
 LENGTH = 128  # tokens of a padded batch when none are named
-SHOWN = ("weights", "gradients", "moments", "kept", "copies", "activations", "working")
+SHOWN = ("weights", "gradients", "moments", "kept", "gathered", "copies", "activations", "working")
 # What a training may be changed to, the mildest first: options of the model, and bf16 precision.
 WAYS = (
     {"checkpointing": True},
@@ -53,12 +52,19 @@ class Training:
     @property
     def whole(self) -> bool:
         """Whether the whole model would train, were there no stand-in."""
-        return self.defense is None or type(self.defense).wrap is Defender.wrap
+        return self.defense is None or not inserts(self.defense)
+
+    @property
+    def shards(self) -> int:
+        """Over how many devices the training is spread."""
+        return self.spec.shards if self.whole and self.spec.stand_in_rank is None else 1
 
     @property
     def label(self) -> str:
         """What trains, in a word or two."""
         name = "vanilla" if self.defense is None else self.defense.name
+        if self.shards > 1:
+            return f"{name} ({self.shards} shards)"
         return f"{name} (LoRA {self.spec.stand_in_rank})" if self.whole and self.spec.stand_in_rank else name
 
 
@@ -87,7 +93,7 @@ def budgets_of(memory: str | None, length: int | None) -> list[Budget]:
 def show_memory(plan: Plan, budgets: list[Budget], length: int | None, console: Console) -> None:
     """Print, for every different training of a plan, its estimated peak memory and which memory holds it."""
     rows, unknown = {}, set()
-    for training in _trainings(plan):
+    for training in trainings_of(plan):
         found = memory_of(training, length)
         if found is None:
             unknown.add(f"{training.spec.name} / {training.label}")
@@ -113,10 +119,17 @@ def memory_of(training: Training, length: int | None = None) -> Memory | None:
     trained = None if shape is None else _trained(training, shape)
     if shape is None or trained is None:
         return None
+    return estimate(shape, trained, load_of(training, shape, trained, length))
+
+
+def load_of(training: Training, shape: Shape, trained: Trained, length: int | None) -> Load:
+    """Return the step of a training: its batches, in which numbers, over how many devices."""
+    spec = training.spec
     # The clean batch of gradient alignment rides in the same pass where the pass is unpadded.
-    unpadded = shape.kind in COMPACT or (shape.kind in UNPADDED and not spec.checkpointing and spec.weights == "fp32")
+    plain = not spec.checkpointing and spec.weights == "fp32"
+    unpadded = training.shards == 1 and (shape.kind in COMPACT or (shape.kind in UNPADDED and plain))
     rides = unpadded and trained.aligned and not trained.whole
-    load = Load(
+    return Load(
         batch=spec.batch_size * (2 if rides else 1),
         length=min(length or LENGTH, spec.max_length, shape.positions or spec.max_length),
         bf16=training.bf16,
@@ -124,11 +137,11 @@ def memory_of(training: Training, length: int | None = None) -> Memory | None:
         checkpointing=spec.checkpointing,
         paper_head=spec.head == "paper",
         unpadded=unpadded,
+        shards=training.shards,
     )
-    return estimate(shape, trained, load)
 
 
-def _trainings(plan: Plan) -> Iterator[Training]:
+def trainings_of(plan: Plan) -> Iterator[Training]:
     """Yield the trainings that differ in model, defense, recipe or precision: data sets and seeds change no memory."""
     seen = set()
     for stage in plan.unique():
@@ -144,7 +157,7 @@ def _trainings(plan: Plan) -> Iterator[Training]:
 def _training(stage: Stage) -> Training:
     content = stage.content
     model, defense = content["model"], content.get("defense")
-    spec = build(ModelSpec, model.options, "model", model.name)
+    spec = plugins.model(model)
     acting = None if defense is None else plugins.defender(defense)
     return Training(spec, acting, content["recipe"], content["precision"] == "bf16")
 
@@ -175,11 +188,18 @@ def _trained(training: Training, shape: Shape) -> Trained | None:
 
 def _table(rows: dict[tuple, Training], budgets: list[Budget]) -> list[str]:
     """Return the lines of the table: a row for each training, a column for each use and each budget."""
-    lines = [["model", "trains", "precision", *SHOWN, "peak", *(f"fits {budget.name}" for budget in budgets)]]
+    sharded = any(found.gathered for *_, found in rows)
+    shown = [column for column in SHOWN if sharded or column != "gathered"]
+    lines = [["model", "trains", "precision", *shown, "peak", *(f"fits {budget.name}" for budget in budgets)]]
     for (model, label, bf16, found), _ in sorted(rows.items(), key=lambda item: item[0][:3]):
-        sizes = [f"{getattr(found, column) / 1e9:.1f}" for column in (*SHOWN, "peak")]
+        sizes = [f"{getattr(found, column) / 1e9:.1f}" for column in (*shown, "peak")]
         fits = ["yes" if found.peak <= budget.size else "no" for budget in budgets]
         lines.append([model, label, "bf16" if bf16 else "fp32", *sizes, *fits])
+    return aligned(lines)
+
+
+def aligned(lines: list[list[str]]) -> list[str]:
+    """Return rows of texts as lines whose columns stand under each other."""
     widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
     return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 

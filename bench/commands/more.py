@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-DataDir = Annotated[str | None, typer.Option("--data", help="folder of the published data; default BENCH_DATA")]
+from bench.commands.arguments import DataDir, Debug
+from bench.commands.plain import PlainConsole
+
 Names = Annotated[str | None, typer.Option(help="comma-separated published data sets; default all of them")]
-Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 Guard = Callable[[Callable[[], int], bool], None]
 
 
@@ -36,12 +36,12 @@ def add_commands(app: typer.Typer, guard: Guard) -> None:
         ] = 30.0,
         debug: Debug = False,
     ) -> None:
-        """Bring the published data into a folder: resumable, every file compared with its checksum."""
+        """Bring the published data into a folder. Resumable; every file is compared with its checksum."""
 
         def action() -> int:
             from bench.commands.data import fetch_data
 
-            return fetch_data(data, origin, datasets, ag_news, timeout, Console(soft_wrap=True))
+            return fetch_data(data, origin, datasets, ag_news, timeout, PlainConsole(soft_wrap=True))
 
         guard(action, debug)
 
@@ -52,7 +52,7 @@ def add_commands(app: typer.Typer, guard: Guard) -> None:
         def action() -> int:
             from bench.commands.data import verify_data
 
-            return verify_data(data, datasets, Console(soft_wrap=True))
+            return verify_data(data, datasets, PlainConsole(soft_wrap=True))
 
         guard(action, debug)
 
@@ -80,7 +80,7 @@ def add_commands(app: typer.Typer, guard: Guard) -> None:
         device: Annotated[str, typer.Option(help="auto, cpu, cuda:0 ...")] = "auto",
         debug: Debug = False,
     ) -> None:
-        """Make poison for any data set: a paraphrase of every text, in a bank that no crash loses."""
+        """Make poison for any data set, in a bank that no crash loses. A paraphrase of every text."""
 
         def action() -> int:
             from bench.commands.paraphrase import Asked, paraphrase_data
@@ -88,7 +88,7 @@ def add_commands(app: typer.Typer, guard: Guard) -> None:
             split = "whole" if whole else "sentences"
             places = (dataset, attack, bank, method, model, revision, style, instruction)
             asked = Asked(*places, top_p, temperature, split, splits, limit, batch, seed, pickled)
-            return paraphrase_data(asked, data, device, Console(soft_wrap=True))
+            return paraphrase_data(asked, data, device, PlainConsole(soft_wrap=True))
 
         guard(action, debug)
 
@@ -105,12 +105,12 @@ def add_commands(app: typer.Typer, guard: Guard) -> None:
         out: Annotated[Path | None, typer.Option(help="also write the table to this file")] = None,
         debug: Debug = False,
     ) -> None:
-        """Measure how well the poison hides: perplexity, errors, similarity, trigger length; a table per attack."""
+        """Measure how well the poison hides. Perplexity, errors, similarity, trigger length; a table per attack."""
 
         def action() -> int:
             from bench.commands.stealth import show_stealth
 
-            console = Console(soft_wrap=True)
+            console = PlainConsole(soft_wrap=True)
             return show_stealth(dataset, attacks, rows, lm, seed, target_label, data, device, out, console)
 
         guard(action, debug)

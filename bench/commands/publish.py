@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,9 @@ from rich.console import Console
 
 from bench.core.errors import RequestError
 from bench.report.exports import exports
+from bench.report.ledger import Ledger
 from bench.report.records import load_records
+from bench.report.references import axis_value, what_there_is
 from bench.report.render import render
 from bench.report.site.build import site
 
@@ -23,7 +27,7 @@ HAND_WRITTEN = ("DEVIATIONS.md", "RECIPES.md")
 
 def write_tables(out: Path, folder: Path, every_table: bool = False) -> list[Path]:
     """Write the tables of the records under `out`; return the files."""
-    return _write(folder, render(load_records(_records(out)), every_table))
+    return _write(folder, render(load_records(_records(out)), every_table, of_a_run=True))
 
 
 def show_tables(out: Path, every_table: bool, chosen: Mapping[str, Sequence[Any]], console: Console) -> int:
@@ -31,8 +35,8 @@ def show_tables(out: Path, every_table: bool, chosen: Mapping[str, Sequence[Any]
     records = load_records(_records(out))
     kept = [record for record in records if all(_on(record, axis, values) for axis, values in chosen.items())]
     if records and not kept:
-        raise RequestError(f"None of the {len(records)} records is on the chosen axes.", "Choose fewer, or others.")
-    for path in _write(out / "tables", render(kept, every_table)):
+        raise _none_on(records, chosen)
+    for path in _write(out / "tables", render(kept, every_table, of_a_run=True)):
         console.print(f"table: {path}", markup=False, highlight=False)
     return 0
 
@@ -44,25 +48,57 @@ SCALARS |= {"target_labels": "target_label", "precisions": "precision"}
 
 def _on(record: Mapping[str, Any], axis: str, values: Sequence[Any]) -> bool:
     """Tell whether a record lies on one of the values of an axis, named as in a grid."""
-    cell = record["cell"]
-    return (cell[AXES[axis]]["name"] if axis in AXES else cell[SCALARS[axis]]) in values
+    return axis_value(record, AXES.get(axis) or SCALARS[axis]) in values
+
+
+def _none_on(records: Sequence[Mapping[str, Any]], chosen: Mapping[str, Sequence[Any]]) -> RequestError:
+    """Return the error for axes that no record is on: the axis to blame, and what the records have on it."""
+    for axis, values in chosen.items():
+        name = AXES.get(axis) or SCALARS[axis]
+        found = {str(axis_value(record, name)) for record in records}
+        if not found & {str(value) for value in values}:
+            problem = f"None of the {len(records)} records has {' or '.join(map(str, values))} as {name}."
+            return RequestError(problem, what_there_is(name, values[0], found))
+    return RequestError(f"None of the {len(records)} records is on the chosen axes.", "Choose fewer, or others.")
 
 
 def publish_run(out: Path, to: Path, console: Console) -> int:
     """Merge the records of a run into a leaderboard folder and write every table of it."""
-    published = to / RECORDS
-    merged = {record["key"]: record for record in load_records(published)} if published.is_file() else {}
-    for record in load_records(_records(out)):
-        if record["cell"]["limit"] is None:
-            merged[record["key"]] = _without_machine(record)
-    lines = [json.dumps(merged[key], sort_keys=True, ensure_ascii=False, allow_nan=False) for key in sorted(merged)]
-    records = list(merged.values())
-    pages = render(records, every_table=True)
-    written = {RECORDS: "".join(f"{line}\n" for line in lines), **pages}
-    written |= exports(records, pages) | site(records, pages)
+    with _no_search_for_garbage():
+        written, said = _leaderboard(out, to)
     for path in [*_write(to, {**_beside(to), **written}), *_copy_figures(out, to)]:
         console.print(f"published: {path}", markup=False, highlight=False)
+    console.print(said, markup=False, highlight=False)
     return 0
+
+
+@contextlib.contextmanager
+def _no_search_for_garbage() -> Iterator[None]:
+    """Put off the search for cycles: all records are kept, and to look at them again costs a sixth of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _leaderboard(out: Path, to: Path) -> tuple[dict[str, str], str]:
+    """Return file name -> text of a leaderboard of the records published and those of a run, and how many there are."""
+    published = to / RECORDS
+    merged = {record["key"]: record for record in load_records(published)} if published.is_file() else {}
+    found = load_records(_records(out))
+    whole = [record for record in found if record["cell"]["limit"] is None]
+    new = len({record["key"] for record in whole} - set(merged))
+    merged |= {record["key"]: _without_machine(record) for record in whole}
+    lines = [json.dumps(merged[key], sort_keys=True, ensure_ascii=False, allow_nan=False) for key in sorted(merged)]
+    ledger = Ledger(list(merged.values()))
+    pages = render(ledger, every_table=True)
+    written = {RECORDS: "".join(f"{line}\n" for line in lines), **pages}
+    left = f"; {len(found) - len(whole)} with a row limit were left out" if len(whole) < len(found) else ""
+    said = f"{len(whole)} records of {out}, {new} of them new{left}; {len(merged)} are published"
+    return written | exports(ledger, pages) | site(ledger, pages), said
 
 
 def _copy_figures(out: Path, to: Path) -> list[Path]:

@@ -14,8 +14,9 @@ from typing import Any
 from rich.console import Console
 
 from bench.commands.display import Display
-from bench.commands.estimated import Estimated, show_estimate
+from bench.commands.estimated import Estimated, place_of, show_estimate
 from bench.commands.memory_plan import budgets_of, show_memory
+from bench.commands.shard_plan import show_shards
 from bench.core.errors import RequestError, unknown
 from bench.engine import preflight, progress, upkeep
 from bench.engine.environment import describe
@@ -25,6 +26,7 @@ from bench.engine.grid import load_grid, narrowed
 from bench.engine.plan import Plan, make_plan
 from bench.engine.plugins import value_of
 from bench.engine.runner import Report, Runner
+from bench.engine.sharding import groups_of, most_shards
 from bench.engine.store import UnwritableError
 from bench.engine.work import Machine
 
@@ -83,6 +85,7 @@ def show_plan(request: Request, console: Console) -> int:
     """Print what a grid holds, what sharing saves and what memory its trainings take."""
     budgets = budgets_of(request.memory, request.length)
     plan = plan_of(request)
+    place_of(request, plan)  # a wrong one is refused before anything is said
     counts = plan.summary()
     console.print(f"grid {request.grid}: {counts['cells']} cells, {counts['stages']} unique stages", highlight=False)
     console.print(
@@ -98,6 +101,7 @@ def show_plan(request: Request, console: Console) -> int:
         for reason in sorted({str(error) for error in plan.impossible.values()}):
             console.print(f"  {reason}", markup=False, highlight=False)
     show_memory(plan, budgets, request.length, console)
+    show_shards(plan, budgets, request.length, console)
     show_estimate(request, plan, console)
     return 0
 
@@ -111,7 +115,7 @@ def run_grid(request: Request, console: Console) -> int:
     devices = ["cuda:0"] if _elsewhere(request) else preflight.choose_device(request.device)
     estimated = Estimated(request, plan, out, data_dir, devices)
     try:
-        report = _run(request, plan, out, data_dir, devices, console)
+        report = _run(request, plan, out, data_dir, devices, console, estimated)
     except UnwritableError as error:
         console.print(f"Error: {error.problem} Nothing that was finished is lost.", markup=False, highlight=False)
         console.print(f"Remedy: {error.remedy}", markup=False, highlight=False)
@@ -144,15 +148,21 @@ def _check(request: Request) -> None:
 
 
 def _run(
-    request: Request, plan: Plan, out: Path, data_dir: Path | None, devices: list[str], console: Console
+    request: Request,
+    plan: Plan,
+    out: Path,
+    data_dir: Path | None,
+    devices: list[str],
+    console: Console,
+    estimated: Estimated,
 ) -> Report:
-    with Display(console) as display:
+    with Display(console, plan.cells.values()) as display:
         settings = {"keep_weights": request.keep_weights, "retry_failed": request.retry_failed, "listener": display}
         settings["gang"] = request.gang or (1 if devices[0] == "cpu" else GPU_GANG)
         environment = {**describe(), **({"deterministic": "yes"} if request.deterministic else {})}
         runner = Runner(plan, out, environment, **settings)
         todo = runner.todo()
-        away = preflight.unreachable(plan, todo.stages, data_dir)
+        away = preflight.unreachable(plan, todo.stages, data_dir, None if _elsewhere(request) else devices)
         hopeless = preflight.all_fail(plan, away)
         if hopeless is not None:
             raise RequestError(hopeless.problem, hopeless.remedy)
@@ -161,11 +171,14 @@ def _run(
             plan = Plan(plan.cells, _without(plan.stages, away), {**plan.impossible, **away})
             runner = Runner(plan, out, environment, **settings)
             todo = runner.todo()
-        machine = Machine(data_dir, devices[0], request.deterministic, memory_of_a_worker(request, devices))
+        shards = most_shards(todo.stages.values())
+        memory, own = memory_of_a_worker(request, devices, shards), groups_of(devices, shards)[0]
+        machine = Machine(data_dir, devices[0], request.deterministic, memory, devices=own)
         with upkeep.run_claim(out, shared=True) as free:
             if not free:
                 raise RequestError(f"`bench clean` is at work in {out}.", "Wait until it is done.")
-            executor = _executor(request, out, machine, devices, len(todo.stages))
+            executor = _executor(request, out, machine, devices, len(todo.stages), shards)
+            display.expect(todo.stages.values(), estimated.means(), executor.slots)
             try:
                 progress.write_request(out, request.grid, request.changes)
                 with stopping(runner, console):
@@ -174,8 +187,8 @@ def _run(
                 executor.close()
 
 
-def memory_of_a_worker(request: Request, devices: list[str]) -> float | None:
-    """Return the bytes of a GPU that one worker may take: its part of --memory, else of 80 % of the GPU.
+def memory_of_a_worker(request: Request, devices: list[str], shards: int = 1) -> float | None:
+    """Return the bytes of each of its GPUs that one worker may take: its part of --memory, else of 80 % of the GPU.
 
     On the machines of Ray and Slurm nothing is known of the GPUs from here: only what --memory says is a bound there.
 
@@ -193,8 +206,8 @@ def memory_of_a_worker(request: Request, devices: list[str]) -> float | None:
         raise RequestError(f"--memory {request.memory!r} has {len(budgets)} sizes.", "Name one: 40GB, say.")
     if _elsewhere(request):
         return budgets[0].size
-    workers = request.workers or len(devices)
-    return budgets[0].size / max(1, -(-workers // len(devices)))
+    groups = len(groups_of(devices, shards))
+    return budgets[0].size / max(1, -(-(request.workers or groups) // groups))
 
 
 def _without(stages: Mapping[str, Any], away: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,7 +235,7 @@ def stopping(runner: Runner, console: Console) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _executor(request: Request, out: Path, machine: Machine, devices: list[str], stages: int) -> Executor:
+def _executor(request: Request, out: Path, machine: Machine, devices: list[str], stages: int, shards: int) -> Executor:
     from bench.engine.executors.inline import InlineExecutor
 
     if request.engine == "inline" or stages == 0:
@@ -231,16 +244,16 @@ def _executor(request: Request, out: Path, machine: Machine, devices: list[str],
         from bench.engine.executors.ray import RayExecutor
 
         more = {"address": request.address, "gpus_per_worker": request.gpus_per_worker}
-        return RayExecutor(out / "store", machine, request.workers, **more)
+        return RayExecutor(out / "store", machine, request.workers, **more, shards=shards)
     if request.engine == "slurm":
         from bench.engine.executors.slurm import SlurmExecutor
 
         settings = dict(_setting(item) for item in request.slurm)
-        return SlurmExecutor(out / "store", machine, request.workers, settings=settings)
+        return SlurmExecutor(out / "store", machine, request.workers, settings=settings, shards=shards)
     from bench.engine.executors.local import LocalExecutor
 
-    workers = request.workers or preflight.default_workers(devices)
-    return LocalExecutor(out / "store", machine, workers, devices if devices != ["cpu"] else ())
+    workers = request.workers or preflight.default_workers(devices, shards)
+    return LocalExecutor(out / "store", machine, workers, devices, shards=shards)
 
 
 def _setting(item: str) -> tuple[str, Any]:
@@ -256,9 +269,14 @@ def _close(report: Report, out: Path, console: Console) -> int:
     plain = {"markup": False, "highlight": False}
     console.print(f"{report.executed} stages executed", **plain)
     console.print(f"{report.done} of {report.cells} cells done, {len(report.failed)} failed", **plain)
-    for reason in sorted(set(report.failed.values())):
-        count = sum(text == reason for text in report.failed.values())
-        console.print(f"  {count} x {reason}", **plain)
+    kinds: dict[str, list[str]] = {}
+    for key, reason in report.failed.items():
+        kinds.setdefault(reason, []).append(key)
+    for reason, keys in sorted(kinds.items()):
+        console.print(f"  {len(keys)} x {reason}", **plain)
+        console.print(f"      in full: python -m bench explain {shlex.quote(f'{out}#{keys[0][:12]}')}", **plain)
+    if report.failed and not report.written:
+        console.print("Failed cells are left as they are; --retry-failed runs them again.", **plain)
     if report.stopped and report.left:
         console.print(f"Stopped with {report.left} cells left. Go on with: {command_line()}", **plain)
         return INTERRUPTED

@@ -20,24 +20,30 @@ COLUMNS = {
         *("seconds_per_cell", "peak_memory_mb", "peak_share"),
     ),
     "inference": (
-        "defense",
-        "model",
-        "sentences",
-        "calibration_rows",
-        "seconds",
-        "sentences_per_second",
-        "peak_memory_mb",
+        *("name", "defense", "model", "sentences", "calibration_rows", "seconds", "sentences_per_second"),
+        *("against_one_at_a_time", "peak_memory_mb"),
     ),
-    "grid": ("name", "cells", "failed", "trainings", "seconds", "against_alone", "mean_cacc", "mean_asr"),
+    "grid": (
+        "name",
+        "cells",
+        "failed",
+        "trainings",
+        "seconds",
+        "against_alone",
+        "against_published",
+        "mean_cacc",
+        "mean_asr",
+    ),
 }
 TITLES = {
     "training": "Training: {model} on {dataset}, batch {batch}, {threads} thread(s), {device}. Median of {rounds} "
     "rounds of {steps} steps; a ratio is the median of those of the same round; the peak share is useful work over "
     "this machine's own matmul peak.",
     "inference": "Defenses at inference on the first {sentences} test sentences of {dataset}, {threads} thread(s), "
-    "{device}; what a detector calibrates on is in its seconds:",
+    "{device}; what a detector calibrates on is in its seconds. Other ways to the same suspicions of ONION take turns "
+    "with ours on a sample:",
     "grid": "A grid of 4 attacks x 13 defenders on {rows} training rows of {dataset} for 1 epoch, {model}, {workers} "
-    "worker(s), {device}: `ours` shares, `alone` trains every cell by the plain loop:",
+    "worker(s), {device}:",
 }
 
 
@@ -58,6 +64,7 @@ class SpeedRequest:
     training: bool = True
     inference: bool = False
     sentences: int | None = None
+    sample: int = 40
     end_to_end: bool = False
     published: bool = False
     rows: int = 320
@@ -99,6 +106,8 @@ def measure_speed(request: SpeedRequest, console: Console) -> int:
     for option, value in (("--sentences", request.sentences), ("--rows", request.rows), ("--workers", request.workers)):
         if value is not None and value < 1:
             raise RequestError(f"{option} is {value}: at least 1 is needed.", "Leave it out for the default.")
+    if request.sample < 0:
+        raise RequestError(f"--sample is {request.sample}: at least 0 is needed.", "Leave it out for the default.")
     if not (request.training or request.inference or request.end_to_end):
         raise RequestError("Nothing is to be measured.", "Add --inference or --end-to-end, or leave --no-training out.")
     if request.published and not request.end_to_end:
@@ -158,7 +167,8 @@ def _inference(
     from bench.engine.inference_cost import inference_rows
 
     texts = [example.text for example in data.test[: request.sentences]]
-    rows = inference_rows(spec, data.dev, texts, device=device, threads=request.threads)
+    asked = {"device": device, "threads": request.threads, "sample": request.sample}
+    rows = inference_rows(spec, data.dev, texts, **asked)
     _show("inference", rows, {**vars(request), "device": device, "sentences": len(texts)}, console, pages)
     return {"inference": rows}
 
@@ -183,8 +193,18 @@ def _grid(
         published=request.published,
         tell=lambda text: _tell(console, text),
     )
-    _show("grid", rows, {**vars(request), "device": device, "workers": workers}, console, pages)
+    sides = "\n".join(f"* `{row['name']}`: {row['does']}" for row in rows)
+    words = {**vars(request), "device": device, "workers": workers}
+    _show("grid", rows, words, console, pages, f"{sides}\n\n{_spent(rows)}")
     return {"grid": rows}
+
+
+def _spent(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the seconds of each side's stages, by kind, as a table."""
+    kinds = list(dict.fromkeys(kind for row in rows for kind in row["stage_seconds"]))
+    body = [[row["name"], *(f"{row['stage_seconds'].get(kind, 0.0):.1f}" for kind in kinds)] for row in rows]
+    table = tabulate(body, ("stage seconds", *kinds), tablefmt="pipe", disable_numparse=True)
+    return f"What the stages took, by kind, summed over the workers:\n\n{table}"
 
 
 def _tell(console: Console, text: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.commands.display import words
+from bench.commands.titles import told
 from bench.core.errors import RequestError
 from bench.engine import preflight
 from bench.engine.expand import Expanded, expand
@@ -57,7 +57,7 @@ def _print(progress: Progress, console: Console) -> None:
         say(f"{len(progress.left)} stages left: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
     for stage, owner in progress.running[:SHOWN]:
         since = max(0.0, time.time() - float(owner.get("since", time.time())))
-        say(f"  running: {words(stage)} ({owner.get('host', '?')}, process {owner.get('pid', '?')}, {since:.0f} s)")
+        say(f"  running: {told(stage)} ({owner.get('host', '?')}, process {owner.get('pid', '?')}, {since:.0f} s)")
     if len(progress.running) > SHOWN:
         say(f"  and {len(progress.running) - SHOWN} more")
     if not progress.left:

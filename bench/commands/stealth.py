@@ -46,6 +46,8 @@ def show_stealth(
             f"The target label is {target}, and {dataset!r} has the labels 0 to {len(spec.classes) - 1}.",
             "Give one of these.",
         )
+    if attacks is not None and not plugins.split_list(attacks):
+        raise RequestError("--attacks names none.", "Give it at least one entry, or leave it out for all of them.")
     wanted = [plugins.parse(text) for text in (plugins.split_list(attacks) if attacks else names(ATTACKERS))]
     chosen = [(name, options, plugins.construct(ATTACKERS, name, options)) for name, options in wanted]
     loaded = load_dataset(spec, folder)

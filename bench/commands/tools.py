@@ -9,15 +9,11 @@ from typing import Annotated
 
 import typer
 
+from bench.commands import arguments as given
 from bench.commands.narrowing import narrowed
 from bench.commands.plain import PlainConsole
 from bench.core.errors import BenchError
 
-Axis = Annotated[str | None, typer.Option(help="comma-separated; replaces the axis of the grid")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="axis.option=value, e.g. model.learning_rate=5e-4")]
-Limit = Annotated[int | None, typer.Option(help="first N training rows: a smoke test that no table takes")]
-DataDir = Annotated[str | None, typer.Option("--data", help="folder of the published data; default BENCH_DATA")]
-Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 Reference = Annotated[str, typer.Argument(help="RUN, RUN#KEY or RUN#axis=value; RUN: a run's folder or a records file")]
 Guard = Callable[[Callable[[], int], bool], None]
 
@@ -41,8 +37,8 @@ def add_tools(app: typer.Typer, guard: Guard) -> None:
     """Add the commands of this file to the command line; `guard` runs an action and turns errors into sentences."""
 
     @app.command()
-    def new(kind: Plugin, name: str, debug: Debug = False) -> None:
-        """Write the file of a new attacker or defender and its test, both passing, here or in a checkout's folders."""
+    def new(kind: Plugin, name: str, debug: given.Debug = False) -> None:
+        """Write the file of a new attacker or defender, and its test. Both pass; here, or in a checkout's folders."""
 
         def action() -> int:
             from bench.commands.new import write_new
@@ -56,9 +52,9 @@ def add_tools(app: typer.Typer, guard: Guard) -> None:
         first: Reference,
         second: Reference,
         json_: Annotated[Path | None, typer.Option("--json", help="also write the comparison to this file")] = None,
-        debug: Debug = False,
+        debug: given.Debug = False,
     ) -> None:
-        """Tell what changed between two runs or two records, with paired tests."""
+        """Tell what changed between two runs or records, with tests. The tests are paired."""
 
         def action() -> int:
             from bench.commands.compare import show_comparison
@@ -72,20 +68,20 @@ def add_tools(app: typer.Typer, guard: Guard) -> None:
         cell: Annotated[
             str | None, typer.Argument(help="RUN#KEY, a cell of a run; or leave it out and name options")
         ] = None,
-        datasets: Axis = None,
-        attacks: Axis = None,
-        defenders: Axis = None,
-        models: Axis = None,
-        poison_ratios: Axis = None,
-        seeds: Axis = None,
-        label_rules: Axis = None,
-        target_labels: Axis = None,
-        recipes: Axis = None,
-        precisions: Axis = None,
-        set_: Sets = None,
-        limit: Limit = None,
-        data: DataDir = None,
-        debug: Debug = False,
+        datasets: given.Datasets = None,
+        attacks: given.Attacks = None,
+        defenders: given.Defenders = None,
+        models: given.Models = None,
+        poison_ratios: given.Ratios = None,
+        seeds: given.Seeds = None,
+        label_rules: given.Rules = None,
+        target_labels: given.Targets = None,
+        recipes: given.Recipes = None,
+        precisions: given.Precisions = None,
+        set_: given.Sets = None,
+        limit: given.Limit = None,
+        data: given.DataDir = None,
+        debug: given.Debug = False,
     ) -> None:
         """Tell what a cell does, stage by stage, in words."""
 
@@ -109,7 +105,7 @@ def add_tools(app: typer.Typer, guard: Guard) -> None:
         into: Annotated[
             Path | None, typer.Option("--into", help="file or folder to write; it must not be there")
         ] = None,
-        debug: Debug = False,
+        debug: given.Debug = False,
     ) -> None:
         """Write the records of a run in a form that other tools read."""
 
@@ -124,9 +120,9 @@ def add_tools(app: typer.Typer, guard: Guard) -> None:
     def adapter(
         cell: Annotated[str, typer.Argument(help="RUN#KEY, a cell of a run made with --keep-weights")],
         to: Annotated[Path, typer.Option("--to", help="new folder to write")],
-        debug: Debug = False,
+        debug: given.Debug = False,
     ) -> None:
-        """Write the trained LoRA of a cell in the layout of PEFT, with a model card."""
+        """Write the trained LoRA of a cell in PEFT's layout. A model card warns of it."""
 
         def action() -> int:
             from bench.commands.adapter import export_adapter
@@ -137,9 +133,9 @@ def add_tools(app: typer.Typer, guard: Guard) -> None:
 
     @app.command()
     def docs(
-        to: Annotated[Path, typer.Option("--to", help="folder of the pages")] = Path("docs"), debug: Debug = False
+        to: Annotated[Path, typer.Option("--to", help="folder of the pages")] = Path("docs"), debug: given.Debug = False
     ) -> None:
-        """Write the pages of attackers, defenders and grids again, from the code."""
+        """Write the pages of docs/ that come from the code. Attackers, defenders and grids."""
 
         def action() -> int:
             from bench.commands.docs import write_docs

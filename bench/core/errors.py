@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class BenchError(Exception):
@@ -33,9 +34,17 @@ class CellError(BenchError):
 def unknown(kind: str, name: object, valid: Iterable[str]) -> RequestError:
     """Return the error for a name that does not exist, with the nearest names that do."""
     names = sorted(map(str, valid))
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    remedy = f"Did you mean {close[0]!r}?" if close else "There are: " + (", ".join(names) or "none") + "."
+    lower = {item.casefold(): item for item in reversed(names)}
+    close = difflib.get_close_matches(str(name).casefold(), lower, n=1, cutoff=0.5)
+    remedy = f"Did you mean {lower[close[0]]!r}?" if close else "There are: " + (", ".join(names) or "none") + "."
     return RequestError(f"There is no {kind} named {str(name)!r}.", remedy)
+
+
+def reason_of(error: Mapping[str, Any], *, remedy: bool = True) -> str:
+    """Return why a cell failed, as its record says it: with the kind of error where nobody had expected one."""
+    kind, message = str(error.get("type") or ""), str(error.get("message") or "")
+    sudden = f"{kind}: " if error.get("traceback") and message != kind else ""
+    return f"{sudden}{message} {(error.get('remedy') or '') if remedy else ''}".strip()
 
 
 def printable(text: str, most: int = 2000) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -23,6 +24,16 @@ def cut() -> int:
 def part_size(size: int) -> int:
     """Return the size that stays of a batch (rows, or padded tokens) once it is cut; at least 1."""
     return max(1, -(-size // _cut.get()))
+
+
+@contextmanager
+def cut_into(parts: int) -> Iterator[None]:
+    """Cut batches into that many parts within the block: what another process has found to be needed."""
+    token = _cut.set(parts)
+    try:
+        yield
+    finally:
+        _cut.reset(token)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

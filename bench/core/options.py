@@ -7,7 +7,9 @@ value, the rule and the nearest valid name. The content of the fields is the ide
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,9 +77,7 @@ class Options:
             try:
                 object.__setattr__(self, name, _checked(adapter, value))
             except ValidationError as error:
-                rule = error.errors()[0]["msg"]
-                rule = rule[:1].lower() + rule[1:]
-                raise RequestError(f"{label(self)}.{name} is {value!r}: {rule}.", "Give a value in range.") from None
+                raise _refused(f"{label(self)}.{name}", value, error.errors()[0]) from None
 
     def identity(self) -> dict[str, Any]:
         """Return every option by name as plain JSON values, without later additions left at their default."""
@@ -88,6 +88,31 @@ class Options:
                 continue
             content[field.name] = plain(value)
         return content
+
+
+# By the type that pydantic gives an error, or its first word: what to write instead.
+_REMEDIES = {
+    "int": "Write a whole number, such as 3.",
+    "float": "Write a number, such as 0.1.",
+    "bool": "Write true or false.",
+    "tuple": "Write a list: [a, b].",
+    "string_type": "Write a text.",
+    "string_unicode": "Write it in UTF-8: the locale LC_ALL=C.UTF-8 does so.",
+    "string_pattern_mismatch": "Give a text of that form.",
+}
+
+
+def _refused(name: str, value: Any, error: Mapping[str, Any]) -> RequestError:
+    """Return the error for a value that breaks a rule; of a list, the rule is that of the entry which breaks it."""
+    item, rule = error["input"], error["msg"][:1].lower() + error["msg"][1:]
+    kind = error["type"]
+    remedy = _REMEDIES.get(kind) or _REMEDIES.get(kind.split("_")[0], "Give a value in range.")
+    if kind == "literal_error":
+        close = difflib.get_close_matches(str(item), re.findall(r"'([^']*)'", rule), n=1, cutoff=0.5)
+        remedy = f"Did you mean {close[0]!r}?" if close else "Write one of these."
+    if error["loc"] and rule.startswith("input "):
+        rule = f"{item!r} {rule.removeprefix('input ')}"
+    return RequestError(f"{name} is {value!r}: {rule}.", remedy)
 
 
 def label(options: object) -> str:

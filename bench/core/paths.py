@@ -1,8 +1,12 @@
-"""Asking about paths that anybody may have written: too long ones, with a NUL or half a character, are not there."""
+"""Asking about paths that anybody may have written: too long ones, with a NUL or half a character, are not there.
+
+And where this suite keeps what only saves time.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +42,8 @@ def json_object(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def cache_folder() -> Path:
+    """Return the folder, which may be absent, of what only saves time: under XDG_CACHE_HOME or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openbackdoor-bench"

@@ -8,9 +8,12 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import os
 import pkgutil
+import sys
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import PurePath
 
 from bench.core.errors import RequestError, unknown
 
@@ -89,7 +92,11 @@ def plugin_class(family: Family, name: str) -> type:
         )
     target = targets.pop() if targets else name
     if ":" not in target:
-        raise unknown(family.kind, name, names(family))
+        error = unknown(family.kind, name, names(family))
+        if os.path.isfile(f"{name.removesuffix('.py')}.py"):
+            remedy = f"Write {name.removesuffix('.py')}:Class for a class of the file here."
+            raise RequestError(error.problem, remedy)
+        raise error
     return _loaded(family, name, target)
 
 
@@ -98,9 +105,8 @@ def _loaded(family: Family, name: str, target: str) -> type:
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except Exception as error:  # the module is somebody else's: anything can go wrong in it
-        raise RequestError(
-            f"{family.kind} {name!r} cannot be loaded: {error}.", "Write module:Class of something importable."
-        ) from error
+        remedy = _remedy(family, module_name, class_name, error)
+        raise RequestError(f"{family.kind} {name!r} cannot be loaded: {error}.", remedy) from error
     base = base_class(family)
     if not (isinstance(found, type) and issubclass(found, base) and _decorated(found)):
         raise RequestError(
@@ -112,6 +118,29 @@ def _loaded(family: Family, name: str, target: str) -> type:
     return found
 
 
+def _remedy(family: Family, module_name: str, class_name: str, error: Exception) -> str:
+    """Return what to do about a `module:Class` that cannot be loaded."""
+    path = PurePath(module_name)
+    if module_name.endswith(".py") or len(path.parts) > 1:
+        inside = not path.is_absolute() and ".." not in path.parts
+        dotted = ".".join(path.with_suffix("").parts) if inside else path.stem
+        where = "" if inside else f", and put the folder {path.parent} on PYTHONPATH"
+        return f"Write {dotted}:{class_name or 'Class'}, a module and not a file{where}."
+    if isinstance(error, ModuleNotFoundError) and (error.name or module_name) in (module_name, path.stem):
+        return (
+            f"Run it from the folder that holds {module_name.partition('.')[0]}.py, or put that folder on PYTHONPATH."
+        )
+    if isinstance(error, ImportError):
+        return "Install what it imports, or mend the import."
+    module, base = sys.modules.get(module_name), base_class(family)
+    if isinstance(error, AttributeError) and module is not None and not hasattr(module, class_name):
+        own = [name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, base)]
+        return unknown("class", class_name, (name for name in own if name != base.__name__)).remedy
+    return "Write module:Class of something importable; --debug shows where it fails."
+
+
 def _decorated(cls: type) -> bool:
     """Tell whether every annotated name of a class became a field: without the decorator its options would be none."""
-    return "__dataclass_fields__" in vars(cls) or not inspect.get_annotations(cls)
+    if "__dataclass_fields__" in vars(cls):
+        return True
+    return not inspect.get_annotations(cls) and "__init__" not in vars(cls)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any, Literal
 
 from pydantic import InstanceOf
@@ -42,6 +43,12 @@ class Part:
     def pinned(self) -> str:
         """Return the digest of the identity, the version and the pins."""
         return digest(self.identity, self.version, self.pins)
+
+    @property
+    def read_from(self) -> str | None:
+        """Return the file, folder (without the folders around it) or `hub:ID` of a user's own data, else None."""
+        source = self.place.get("source")
+        return source if source is None or source.startswith("hub:") else PurePath(source).name or source
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Part) and self.pinned == other.pinned

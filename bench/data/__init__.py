@@ -2,7 +2,7 @@
 
 from bench.data.bank import Bank, load_bank
 from bench.data.catalog import about, dataset_names, dataset_spec
-from bench.data.dataset import Dataset, load_dataset
+from bench.data.dataset import Dataset, leaks_of, load_dataset
 from bench.data.spec import SPLITS, DatasetSpec
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "about",
     "dataset_names",
     "dataset_spec",
+    "leaks_of",
     "load_bank",
     "load_dataset",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +14,7 @@ import yaml
 
 from bench.core.errors import unknown
 from bench.core.options import build
-from bench.core.paths import is_folder
+from bench.core.paths import is_file, is_folder
 from bench.data.custom import custom_spec
 from bench.data.spec import About, DatasetSpec, merged
 from bench.data.tables import SUFFIXES
@@ -46,7 +47,8 @@ def is_custom(name: str) -> bool:
     if name in dataset_names():
         return False
     path = Path(name)
-    return name.startswith("hub:") or path.suffix.lower() in SUFFIXES or "/" in name or is_folder(path)
+    known = path.suffix.lower() in SUFFIXES or is_folder(path) or is_file(path)  # a file of no table says so itself
+    return name.startswith("hub:") or "/" in name or known
 
 
 def dataset_spec(name: str, options: Mapping[str, Any] = NO_OPTIONS) -> DatasetSpec:
@@ -63,10 +65,11 @@ def dataset_spec(name: str, options: Mapping[str, Any] = NO_OPTIONS) -> DatasetS
     for key in options:
         if key not in CHOICES:
             raise unknown(f"option of dataset {name!r}", key, CHOICES)
-    content = {key: value for key, value in _content(name).items() if key != "about"}
-    if options:
-        content.pop("subset_digest", None)  # it is that of the rows which the unchanged spec draws
-    return build(DatasetSpec, {**content, **options, "name": name}, "dataset", name)
+    content = {key: value for key, value in _content(name).items() if key != "about"} | {"name": name}
+    spec, plain = (build(DatasetSpec, {**content, **given}, "dataset", name) for given in (options, NO_OPTIONS))
+    if "subset_digest" not in options and spec != plain:
+        return replace(spec, subset_digest="")  # it is that of the rows which the unchanged spec draws
+    return spec
 
 
 def about(name: str) -> About:

@@ -16,7 +16,7 @@ from bench.core.seeding import digest
 from bench.data.hub import ALIASES, is_saved, read_hub
 from bench.data.readers import Row
 from bench.data.spec import DEV, SPLITS, TEST, TRAIN, DatasetSpec
-from bench.data.splits import stratified
+from bench.data.splits import outside, stratified
 from bench.data.tables import SUFFIXES, Entry, class_names, label_of, read_table
 
 HUB = "hub:"
@@ -72,6 +72,8 @@ def custom_spec(name: str, options: Mapping[str, Any]) -> CustomSpec:
     reading = build(CustomOptions, options, "dataset", name)
     if not is_name(name):
         raise RequestError(f"{name!r} is no data set: no file can have this name.", "Name a file, a folder or hub:ID.")
+    if name.startswith(HUB) and not name.removeprefix(HUB).strip("/ "):
+        raise RequestError(f"{name!r} names no data set of the hub.", "Write hub:ID, hub:stanfordnlp/sst2 for example.")
     source = name if name.startswith(HUB) else str(Path(name).resolve())
     content = _read(source, reading)
     key = content.digest()
@@ -166,6 +168,8 @@ def _content(source: str, tables: Mapping[str, list[Entry]], reading: CustomOpti
 
 
 def _cut(rows: list[Row], size: int, rng: random.Random) -> tuple[list[Row], list[Row]]:
-    """Return (`size` rows, stratified; the rest), both in file order."""
-    chosen = set(stratified([row.example.label for row in rows], size, rng))
-    return [rows[i] for i in sorted(chosen)], [row for i, row in enumerate(rows) if i not in chosen]
+    """Return (`size` rows, stratified; the rest without the texts of these), both in file order."""
+    chosen = sorted(stratified([row.example.label for row in rows], size, rng))
+    cut = [rows[i] for i in chosen]
+    rest = outside([row.example for row in rows], [row.example for row in cut])
+    return cut, [rows[i] for i in rest]

@@ -83,6 +83,18 @@ def load_dataset(spec: DatasetSpec, data_dir: Path | None = None) -> Dataset:
     return _dataset(spec, {TRAIN: train, DEV: dev, TEST: test}, digests)
 
 
+def leaks_of(data: Dataset) -> str:
+    """Return how many training and dev rows have a text that stands in test, as one sentence; "" where none has."""
+    test = {example.text for example in data.test}
+    train, dev = (sum(example.text in test for example in rows) for rows in (data.train, data.dev))
+    if not train and not dev:
+        return ""
+    return (
+        f"{train:,} of {len(data.train):,} training rows and {dev:,} of {len(data.dev):,} dev rows have a text that "
+        "stands in test."
+    )
+
+
 def _whole(spec: DatasetSpec, data_dir: Path | None) -> tuple[list[Row], list[Row], list[Row], Mapping[str, str]]:
     """Return all rows of train, dev and test, and path -> sha256 of the files read."""
     if isinstance(spec, CustomSpec):

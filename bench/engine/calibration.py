@@ -15,10 +15,11 @@ from typing import Any
 from bench.core.errors import BenchError
 from bench.core.example import Example
 from bench.core.knowledge import Knowledge
-from bench.core.options import build
+from bench.core.paths import cache_folder
 from bench.core.processes import settle
 from bench.engine import plugins
 from bench.engine.estimate import LOADING, PREDICTING, STEPPING, Rates, Sized, dataset_of, model_of, rate_name
+from bench.engine.sharding import shards_of
 from bench.engine.stages import Stage
 from bench.engine.work import restored_dataset
 
@@ -28,9 +29,8 @@ Tell = Callable[[str], None]
 
 
 def cache_file() -> Path:
-    """Return the file that calibrations are kept in: one for each machine, under XDG_CACHE_HOME or ~/.cache."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "openbackdoor-bench" / f"speed-{platform.node() or 'machine'}-{os.cpu_count()}.json"
+    """Return the file that calibrations are kept in: one for each machine, in the user's cache."""
+    return cache_folder() / f"speed-{platform.node() or 'machine'}-{os.cpu_count()}.json"
 
 
 def cached() -> Rates:
@@ -58,12 +58,12 @@ def calibrate(stages: Iterable[Stage], known: Mapping[str, float], sized: Sized,
     """Return rates of training and predicting that the stages need and `known` lacks, and keep them.
 
     For each model, data set, precision and training defense: 3 steps, of which 2 are timed, and 64 texts, in a process
-    of one thread. A model or a data set that is not on this machine is left out.
+    of one thread. A model or a data set that is not on this machine is left out, and so is a sharded training.
     """
     todo: dict[str, Stage] = {}
     looked: set[str] = set()
     for stage in stages:
-        if stage.kind == "train":
+        if stage.kind == "train" and shards_of(stage.content) == 1:
             name = rate_name(STEPPING, stage.content, dataset_of(stage), device)
             if name not in known and name not in looked:
                 looked.add(name)  # once for all stages of its kind
@@ -97,10 +97,9 @@ def _names(stage: Stage) -> list[str]:
 
 def _here(stage: Stage) -> bool:
     from bench.victim.loading import available
-    from bench.victim.spec import ModelSpec
 
     part = model_of(stage)
-    return part is not None and available(build(ModelSpec, part.options, "model", part.name))
+    return part is not None and available(plugins.model(part))
 
 
 def _payload(stage: Stage) -> dict[str, Any]:
@@ -121,11 +120,10 @@ def measured(content: Mapping[str, Any], data_dir: Path | None, device: str) -> 
     from bench.data import load_dataset
     from bench.victim.contenders import Clock
     from bench.victim.loading import load_victim
-    from bench.victim.spec import ModelSpec
     from bench.victim.training import train
 
     data = load_dataset(restored_dataset(content["dataset"]), data_dir)
-    spec = build(ModelSpec, content["model"]["options"], "model", content["model"]["name"])
+    spec = plugins.model(content["model"])
     rows = tuple(data.train[: STEPS * spec.batch_size])
     began = time.perf_counter()
     short = dataclasses.replace(spec, epochs=STEPS, max_steps=STEPS)

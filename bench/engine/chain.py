@@ -11,6 +11,7 @@ from bench.core.errors import CellError, RequestError
 from bench.core.registry import DEFENDERS
 from bench.core.spec import Part
 from bench.engine import plugins
+from bench.engine.sharding import inserts
 from defenders.base import Defender
 
 LINK = ">"
@@ -36,12 +37,23 @@ class Chain:
 
     def check_weights(self, spec: Any) -> None:
         """Raise CellError where the whole model would train and its weights are bf16."""
-        inserts = any(type(defense).wrap is not Defender.wrap for _, defense in self.links)
-        if spec.weights == "bf16" and spec.stand_in_rank is None and not inserts:
+        inserted = any(inserts(defense) for _, defense in self.links)
+        if spec.weights == "bf16" and spec.stand_in_rank is None and not inserted:
             raise CellError(
                 f"{LINK.join(name for name, _ in self.links)!r} trains the whole of model {spec.name!r}, whose bf16"
                 " weights would lose most steps in their rounding.",
                 "Set model.stand_in_rank=1024 to let LoRA stand for it, or leave model.weights out.",
+            )
+
+    def check_shards(self, spec: Any) -> None:
+        """Raise CellError where a training that is to be sharded needs whole gradients."""
+        if spec.shards == 1 or spec.stand_in_rank is not None or any(inserts(defense) for _, defense in self.links):
+            return
+        acting = [name for name, defense in self.links if type(defense).hooks is not Defender.hooks]
+        if acting:
+            raise CellError(
+                f"{acting[0]!r} acts on whole gradients, and no device holds those of a sharded training.",
+                "Leave model.shards out.",
             )
 
     def part(self) -> Part:
@@ -51,7 +63,9 @@ class Chain:
             return parts[0]
         pins = {str(place): f"version {part.version}" for place, part in enumerate(parts)}
         pins |= {f"{place} {name}": pin for place, part in enumerate(parts) for name, pin in part.pins.items()}
-        return Part(LINK.join(part.name for part in parts), {"links": [part.json() for part in parts]}, pins=pins)
+        places = {str(place): part.place for place, part in enumerate(parts) if part.place}
+        options = {"links": [part.json() for part in parts]}
+        return Part(LINK.join(part.name for part in parts), options, pins=pins, place=places)
 
 
 def names_of(choice: str | Mapping[str, Any]) -> list[str | Mapping[str, Any]]:
@@ -74,7 +88,7 @@ def links_of(part: Part) -> list[tuple[Part, Any]]:
     if LINK not in part.name:
         return [(part, plugins.defender(part))]
     links = []
-    for content in part.options["links"]:
-        defense = plugins.defender(content)
+    for place, content in enumerate(part.options["links"]):
+        defense = plugins.defender({**content, "place": part.place.get(str(place), {})})
         links.append((plugins.part_of(DEFENDERS, defense, content.get("source") or content["name"]), defense))
     return links

@@ -18,8 +18,21 @@ class CleanRows(NamedTuple):
     calibration: tuple[Example, ...]
 
 
+def method_rows(samples: int, calibrated: bool, budget: int | None = None) -> int:
+    """Return how many clean rows a defense gets for its method: what it asks for, or its part of a fixed budget."""
+    if budget is None or not samples:
+        return samples
+    return budget // 2 if calibrated else budget
+
+
 def divide(
-    dev: Sequence[Example], samples: int, calibrated: bool, dataset: str, seed: int, budget: int | None = None
+    dev: Sequence[Example],
+    samples: int,
+    calibrated: bool,
+    dataset: str,
+    seed: int,
+    budget: int | None = None,
+    taken: int = 0,
 ) -> CleanRows:
     """Return the parts of `dev`: one half chooses checkpoints, the other half is for defenses.
 
@@ -27,6 +40,7 @@ def divide(
     gets those of a smaller request and more. `dataset` is its name: variants share the order.
     With a `budget` a defense gets exactly so many rows of its half: all for its method, all for calibration, or, where
     it does both, half for each (the odd one for calibration), whatever number it asks for by itself.
+    Of the first `taken` rows other links of the same chain have made their methods: they calibrate nothing.
 
     Raises:
         CellError: the method asks for more rows than the half holds.
@@ -42,10 +56,10 @@ def divide(
                 "Lower clean_budget, or take a data set with more dev rows.",
             )
         pool = pool[:budget]
-        samples = 0 if not samples else budget // 2 if calibrated else budget
+        samples = method_rows(samples, calibrated, budget)
     if samples > len(pool):
         raise CellError(
             f"The defense needs {samples} clean samples, and half of the dev split holds {len(pool)}.",
             "Lower its clean_samples, or take a data set with more dev rows.",
         )
-    return CleanRows(tuple(selection), tuple(pool[:samples]), tuple(pool[samples:]) if calibrated else ())
+    return CleanRows(tuple(selection), tuple(pool[:samples]), tuple(pool[max(samples, taken) :]) if calibrated else ())

@@ -62,7 +62,8 @@ def rate_name(kind: str, content: Mapping[str, Any], dataset: str, device: str) 
     model, defense = content.get("model"), content.get("defense")
     options = _options(model)
     names = [kind, dataset, _name(model), options.get("batch_size"), options.get("max_length"), _name(defense)]
-    return "|".join(str(item) for item in (*names, content.get("precision"), device))
+    spread = [f"{options['shards']} shards"] if "shards" in options else []
+    return "|".join(str(item) for item in (*names, content.get("precision"), device, *spread))
 
 
 def _name(part: Any) -> str:
@@ -73,8 +74,11 @@ def _options(part: Any) -> Mapping[str, Any]:
     return part["options"] if isinstance(part, Mapping) else part.options if isinstance(part, Part) else {}
 
 
-def units(kind: str, model: Mapping[str, Any], sizes: Sizes) -> float:
-    """Return how much a stage has to do: rows trained on, texts predicted, texts looked at; 1 without a model."""
+def units(kind: str, model: Mapping[str, Any], sizes: Sizes, texts: str | None = None) -> float:
+    """Return how much a stage has to do: rows trained on, texts predicted, texts looked at; 1 without a model.
+
+    `texts` says which of the test texts: the clean ones, the poisoned ones, or, as None, both.
+    """
     if kind in LIGHT:
         return 1.0
     if kind == "cleanse":
@@ -84,7 +88,8 @@ def units(kind: str, model: Mapping[str, Any], sizes: Sizes) -> float:
         steps = -(-sizes.train // batch) * model["epochs"]
         return float(min(steps, model.get("max_steps") or steps) * batch)
     # The clean test split, and the poisoned versions of its rows that are not of the target label.
-    return sizes.test * (1 + (sizes.classes - 1) / sizes.classes)
+    poisoned = sizes.test * (sizes.classes - 1) / sizes.classes
+    return {"clean": float(sizes.test), "poisoned": poisoned}.get(texts or "", sizes.test + poisoned)
 
 
 class Sized:
@@ -155,7 +160,7 @@ def _seconds(stage: Stage, rates: Mapping[str, float], sized: Sized, device: str
     sizes = sized.of(stage)
     if sizes is None:
         return None, False
-    count = units(stage.kind, _options(model), sizes)
+    count = units(stage.kind, _options(model), sizes, content.get("texts"))
     if known is not None:
         return known * count, False
     calibrated = {kind: rates.get(rate_name(kind, content, dataset_of(stage), device)) for kind in (STEPPING,)}
@@ -193,7 +198,8 @@ def rates_of_runs(out: Path, device: str) -> Rates:
         content = {**manifest["content"], **({"model": model} if model else {})}
         sizes = Sizes(meta["train"], meta["dev"], meta["test"], meta["classes"])
         name = rate_name(manifest["kind"], content, loaded["content"]["dataset"]["name"], device)
-        seen[name].append(manifest["seconds"] / units(manifest["kind"], _options(model), sizes))
+        count = units(manifest["kind"], _options(model), sizes, content.get("texts"))
+        seen[name].append(manifest["seconds"] / count)
     return {name: statistics.median(values) for name, values in seen.items()}
 
 

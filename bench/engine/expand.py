@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.core import registry
-from bench.core.errors import CellError, RequestError, unknown
+from bench.core.errors import CellError, RequestError
 from bench.core.options import option_names
 from bench.core.registry import ANALYSES, ATTACKERS, DEFENDERS
 from bench.core.spec import Cell, Part
 from bench.engine import plugins
-from bench.engine.chain import Chain, names_of
-from bench.engine.grid import ALL, Grid
-
-AXES = ("dataset", "attack", "model", "defense", "analysis")
+from bench.engine.chain import Chain
+from bench.engine.grid import Grid
+from bench.engine.settings import by_axis, chains, check_settings, named
 
 
 @dataclass
@@ -44,19 +43,19 @@ def expand(blocks: Iterable[Grid], data_dir: Path | None = None) -> Expanded:
         RequestError: a name, an option or a value that does not exist or does not fit.
     """
     blocks, expanded = list(blocks), Expanded()
-    _check_settings(blocks)
+    check_settings(blocks)
     for block in blocks:
         _expand_block(block, expanded, data_dir)
     return expanded
 
 
 def _expand_block(grid: Grid, expanded: Expanded, data_dir: Path | None) -> None:
-    settings = _settings(grid.set)
+    settings = by_axis(grid.set)
     datasets = [dataset_part(*_with(settings, "dataset", choice), data_dir) for choice in grid.datasets]
     models = [model_part(*_with(settings, "model", choice)) for choice in grid.models]
-    attacks = [_plugin(ATTACKERS, *named, settings) for named in _named(ATTACKERS, grid.attacks)]
+    attacks = [_plugin(ATTACKERS, *choice, settings) for choice in named(ATTACKERS, grid.attacks)]
     defenders = [
-        Chain(tuple(_plugin(DEFENDERS, *named, settings) for named in chain)) for chain in _chains(grid.defenders)
+        Chain(tuple(_plugin(DEFENDERS, *link, settings) for link in chain)) for chain in chains(grid.defenders)
     ]
     _check_targets(datasets, grid.target_labels)
     analysis = _analysis(grid, settings)
@@ -117,6 +116,7 @@ def _filled(chain: Chain, spec: Any, recipe: str, precision: str) -> tuple[Part,
     try:
         check_weights(spec, precision)
         chain.check_weights(spec)
+        chain.check_shards(spec)
     except CellError as error:
         return part, error
     return part, None
@@ -130,7 +130,7 @@ def dataset_part(name: str, options: Mapping[str, Any], data_dir: Path | None = 
     spec = dataset_spec(name, options)
     content = spec.identity()
     if "content" in content:
-        return Part(spec.name, content, place={"source": name, "options": dict(options)}), spec
+        return Part(spec.name, content, place={"source": spec.source, "options": dict(options)}), spec
     content.pop("pins", None)
     return Part(spec.name, content, pins=pins_in_force(spec, data_dir)), spec
 
@@ -141,11 +141,16 @@ def model_part(name: str, options: Mapping[str, Any]) -> tuple[Part, Any]:
     from bench.victim.spec import model_spec
 
     spec = model_spec(name, options)
+    content = spec.identity()
     try:
-        pins = {"weights": weights_identity(spec)}
+        weights = weights_identity(spec)
     except CellError:
-        pins = {}  # the cells of this model fail before they run, with the reason
-    return Part(spec.name, spec.identity(), pins=pins), spec
+        return Part(spec.name, content), spec  # its cells fail before they run, with the reason
+    if spec.path is None:
+        return Part(spec.name, content, pins={"weights": weights}), spec
+    # What the folder holds is the identity, wherever it lies.
+    place = {"path": str(Path(spec.path).resolve())}
+    return Part(spec.name, {**content, "path": weights}, pins={"weights": weights}, place=place), spec
 
 
 def _analysis(grid: Grid, settings: dict[str, dict[str, Any]]) -> Part | None:
@@ -161,23 +166,6 @@ def _analysis(grid: Grid, settings: dict[str, dict[str, Any]]) -> Part | None:
     return plugins.part_of(ANALYSES, plugins.construct(ANALYSES, name, options), name)
 
 
-def _named(family: registry.Family, choices: tuple) -> list[tuple[str, dict[str, Any]]]:
-    """Return name and options of each choice; `all` is every plug-in of the folder, `vanilla` first."""
-    own = sorted(registry.own_plugins(family), key=lambda name: name != "vanilla")
-    return [plugins.parse(name) for choice in choices for name in (own if choice == ALL else [choice])]
-
-
-def _chains(choices: tuple) -> list[list[tuple[str, dict[str, Any]]]]:
-    """Return the links of each choice; each defense of `all` is a chain of one."""
-    chains = []
-    for choice in choices:
-        if choice == ALL:
-            chains += [[named] for named in _named(DEFENDERS, (ALL,))]
-        else:
-            chains.append(_named(DEFENDERS, tuple(names_of(choice))))
-    return chains
-
-
 def _plugin(family: registry.Family, name: str, options: dict[str, Any], settings: dict) -> tuple[str, Any]:
     given = settings.get("attack" if family is ATTACKERS else "defense", {})
     return name, plugins.construct(family, name, _relevant(family, name, options, given))
@@ -187,33 +175,6 @@ def _relevant(family: registry.Family, name: str, options: dict, settings: Mappi
     """Settings of an axis reach every plug-in of the axis that has the option."""
     valid = option_names(registry.plugin_class(family, name))
     return {**options, **{key: value for key, value in settings.items() if key in valid}}
-
-
-def _check_settings(blocks: list[Grid]) -> None:
-    """A setting must be an option of something chosen, in one of the blocks: a united grid may hold it in another."""
-    chosen = {
-        "attack": (ATTACKERS, [named for block in blocks for named in _named(ATTACKERS, block.attacks)]),
-        "defense": (DEFENDERS, [named for block in blocks for chain in _chains(block.defenders) for named in chain]),
-    }
-    for axis, (family, named) in chosen.items():
-        wanted = {option for block in blocks for option in _settings(block.set).get(axis, {})}
-        valid = {option for name, _ in named for option in option_names(registry.plugin_class(family, name))}
-        for option in sorted(wanted - valid):
-            raise unknown(f"option of any chosen {axis}", option, valid)
-
-
-def _settings(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    settings: dict[str, dict[str, Any]] = {}
-    for name, value in given.items():
-        axis, dot, option = name.partition(".")
-        if not dot or not option:
-            raise RequestError(
-                f"{name!r} is no option.", "Write axis.option=value, model.learning_rate=5e-4 for example."
-            )
-        if axis not in AXES:
-            raise unknown("axis", axis, AXES)
-        settings.setdefault(axis, {})[option] = value
-    return settings
 
 
 def _with(settings: dict, axis: str, choice: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

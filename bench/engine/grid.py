@@ -16,10 +16,10 @@ from bench.core.options import Count, Fraction, Index, Options, Text, build
 from bench.core.paths import is_file
 from bench.core.spec import LabelRule, Precision, Recipe
 from bench.core.yaml_text import read_yaml
+from bench.engine.settings import without_idle
 
 Choice = Text | dict[str, Any]
 NotEmpty = Field(min_length=1)
-ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Grid(Options):
 
     `defenders` and `attacks` take `all`. `label_rules` is `published` (each attack's published rule)
     or names rules. `set` holds options by `axis.option`, `sweep` lists of values for such options: each combination
-    is a block. `analysis` looks on at every training. `grids` unites other grids with this one.
+    is a block. `analysis` looks on at every training. `grids` unites other grids with this one; a path there is
+    relative to the folder of the grid file that names it.
     """
 
     name: Text = "grid"
@@ -58,11 +59,11 @@ class Grid(Options):
         return self._blocks(())
 
     def _blocks(self, seen: tuple[str, ...]) -> list[Grid]:
-        if self.name in seen:
-            raise RequestError(
-                f"Grid {self.name!r} unites itself: {' > '.join((*seen, self.name))}.", "Break the circle."
-            )
-        blocks = [block for name in self.grids for block in load_grid(name)._blocks((*seen, self.name))]
+        where = self.__dict__.get("_file") or self.name
+        if where in seen:
+            names = " > ".join(Path(place).stem for place in (*seen, where))
+            raise RequestError(f"Grid {self.name!r} unites itself: {names}.", "Break the circle.")
+        blocks = [block for name in self.grids for block in load_grid(name)._blocks((*seen, where))]
         axes = {axis: getattr(self, axis) for axis in ("datasets", "attacks", "defenders", "models")}
         if self.grids and not any(axes.values()):
             return blocks
@@ -77,6 +78,8 @@ class Grid(Options):
 def narrowed(blocks: list[Grid], changes: Mapping[str, Any]) -> list[Grid]:
     """Return the blocks with the given axes replaced; equal blocks are merged later, by cell.
 
+    What a grid sets of plug-ins that are narrowed away goes with them.
+
     Raises:
         RequestError: an axis is replaced by nothing, or by a value that it cannot take.
     """
@@ -85,7 +88,8 @@ def narrowed(blocks: list[Grid], changes: Mapping[str, Any]) -> list[Grid]:
     if empty:
         raise RequestError(f"{empty[0]} is replaced by nothing.", "Give it at least one entry, or leave it out.")
     extra = changes.get("set", {})
-    return [replace(block, **fields, set={**block.set, **extra}) for block in blocks]
+    changed = [replace(block, **fields, set={**block.set, **extra}) for block in blocks]
+    return without_idle(blocks, changed, extra)
 
 
 def grid_names() -> tuple[str, ...]:
@@ -110,10 +114,21 @@ def load_grid(name: str) -> Grid:
             content = path.read_bytes()
         except OSError as error:
             raise RequestError(f"Grid {name} cannot be read: {error.strerror}.", "Make it readable.") from None
-        return _read(content, path.stem, name)
+        grid = _read(content, path.stem, name)
+        object.__setattr__(grid, "grids", tuple(_beside(path.parent, other) for other in grid.grids))
+        object.__setattr__(grid, "_file", str(path.resolve()))  # two files of one name are two grids
+        return grid
     if name not in grid_names():
         raise unknown("grid", name, grid_names())
     return _read((files("configs") / "grids" / f"{name}.yaml").read_bytes(), name, name)
+
+
+def _beside(folder: Path, name: str) -> str:
+    """Return what a grid file in a folder means by a name: one of ours, or a file relative to the folder."""
+    if name in grid_names():
+        return name
+    path = folder / name
+    return str(path) if path.suffix in (".yaml", ".yml") or is_file(path) else name
 
 
 def _read(content: bytes, name: str, where: str) -> Grid:

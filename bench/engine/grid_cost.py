@@ -6,7 +6,8 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from multiprocessing import get_context
@@ -30,6 +31,13 @@ DEFENDERS = (
     *({"name": "onion", "lm": "local"}, "strip", "rap", "bki", "cube"),
 )
 ATTACKS = ("badnets", "addsent", "hiddenkiller", "stylebkd")
+SIDES = {
+    "ours": "`bench run` as it is: shared stages, unpadded passes, one pass for gradient alignment.",
+    "alone": "each cell a chain of its own, nothing reused; random batches padded to their longest text, a second pass "
+    "for gradient alignment, predictions of 32 texts in their own order; BKI reads one row with its variants at a time "
+    "and looks at a model that it trains for itself.",
+    "published": "`alone`, and the whole training set evaluated after each epoch.",
+}
 Tell = Callable[[str], None]
 
 
@@ -51,11 +59,9 @@ def grid_cost(
 ) -> list[dict[str, Any]]:
     """Run the plan in both ways, in folders that are thrown away, and return a row for each.
 
-    `ours` shares stages as `bench run` does. `alone` gives every cell a chain of its own: the plain loop (batches
-    padded to their longest, two passes for gradient alignment), predictions of 32 texts in their own order, nothing
-    reused. With `published` a third side evaluates the whole training set after each epoch besides. What a defense does
-    by itself, ONION's language model for one, is our code on every side. All have the same workers, one thread each on
-    a CPU.
+    SIDES says what each does; that of `published` only where it is asked for. What else a defense does by itself,
+    ONION's language model for one, is our code on every side. All have the same workers, one thread each on a CPU.
+    `stage_seconds` of a row are those of its stages by kind, summed over the workers.
 
     Raises:
         CellError: every cell of a side failed. One that fails, as a detector can whose victim learnt nothing in so
@@ -65,7 +71,8 @@ def grid_cost(
     for name, loop in (("alone", "reference"), *((("published", "published"),) if published else ())):
         rows.append(_alone(plan, replace(machine, loop=loop), workers, name, tell))
     for row in rows:
-        row |= {"cells": len(plan.stages), "workers": workers, "against_alone": rows[1]["seconds"] / row["seconds"]}
+        row |= {"cells": len(plan.stages), "workers": workers, "does": SIDES[row["name"]]}
+        row |= {f"against_{other['name']}": other["seconds"] / row["seconds"] for other in rows[1:]}
     return rows
 
 
@@ -88,7 +95,9 @@ def _ours(plan: Plan, machine: Machine, workers: int, tell: Tell) -> dict[str, A
         store = Store(Path(folder) / "store")
         there = [key for key in plan.stages if key not in report.failed]
         records = [done_record(plan.cells[key], plan.stages[key], store, {}) for key in there]
-    return _side("ours", seconds, plan.summary()["trainings"], records, list(report.failed.values()))
+        built = [(stage.kind, store.manifest(stage.key)) for stage in plan.unique()]
+        spent = _summed((kind, manifest["seconds"]) for kind, manifest in built if manifest is not None)
+    return _side("ours", seconds, plan.summary()["trainings"], records, list(report.failed.values()), spent)
 
 
 def _alone(plan: Plan, machine: Machine, workers: int, name: str, tell: Tell) -> dict[str, Any]:
@@ -110,7 +119,8 @@ def _alone(plan: Plan, machine: Machine, workers: int, name: str, tell: Tell) ->
         finally:
             pool.shutdown(cancel_futures=True)
         seconds = time.perf_counter() - began
-    return _side(name, seconds, plan.summary()["trainings_alone"], records, failed)
+    spent = _summed(item for record in records for item in record["cost"]["seconds"].items())
+    return _side(name, seconds, plan.summary()["trainings_alone"], records, failed, spent)
 
 
 def run_alone(cell: Cell, stages: CellStages, folder: Path, machine: Machine) -> dict[str, Any]:
@@ -127,8 +137,21 @@ def run_alone(cell: Cell, stages: CellStages, folder: Path, machine: Machine) ->
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _summed(spent: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Return seconds by kind of stage, most first."""
+    total: Counter[str] = Counter()
+    for kind, seconds in spent:
+        total[kind] += seconds
+    return dict(total.most_common())
+
+
 def _side(
-    name: str, seconds: float, trainings: int, records: Sequence[Mapping[str, Any]], failed: Sequence[str]
+    name: str,
+    seconds: float,
+    trainings: int,
+    records: Sequence[Mapping[str, Any]],
+    failed: Sequence[str],
+    spent: Mapping[str, float],
 ) -> dict[str, Any]:
     """Return the row of a side; the means are over the cells that did not fail.
 
@@ -141,4 +164,5 @@ def _side(
         f"mean_{metric}": statistics.fmean(record["metrics"][metric]["value"] for record in records)
         for metric in ("cacc", "asr")
     }
-    return {"name": name, "seconds": seconds, "trainings": trainings, "failed": len(failed), "reasons": failed, **means}
+    counts = {"trainings": trainings, "failed": len(failed), "reasons": failed}
+    return {"name": name, "seconds": seconds, **counts, **means, "stage_seconds": dict(spent)}

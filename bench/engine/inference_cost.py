@@ -13,7 +13,7 @@ from bench.victim.contenders import classes
 from bench.victim.spec import ModelSpec
 from bench.victim.speed import Process, fresh_process
 
-MEASURED = ("onion", "strip")
+JUDGE = "GPT-2 small's shape"
 
 
 def inference_rows(
@@ -24,10 +24,12 @@ def inference_rows(
     device: str = "cpu",
     threads: int = 1,
     layers: int = 12,
+    sample: int = 0,
     process: Process = fresh_process,
 ) -> list[dict[str, Any]]:
     """Return a row each for ONION and STRIP on the texts: sentences a second, peak memory in MiB.
 
+    Before them stand the rows of `onion_ways` on `sample` of the texts, which are spread evenly; 0: none.
     ONION reads them by a random language model of GPT-2 small's shape (of `layers` layers). STRIP asks an untrained
     victim, whose answers take as long as those of a trained one; its calibration on the rows that the suite gives it
     counts too.
@@ -36,26 +38,35 @@ def inference_rows(
         RequestError: no texts.
         CellError: too few dev rows to calibrate STRIP.
     """
-    rows = []
+    apart = tuple(texts[len(texts) * place // sample] for place in range(sample)) if sample < len(texts) else texts
+    rows: list[dict[str, Any]] = []
     for act, arguments in (
+        *([(_ways, (tuple(apart), device, threads, layers))] if sample else []),
         (_onion, (tuple(texts), device, threads, layers)),
         (_strip, (spec, tuple(dev), tuple(texts), device, threads)),
     ):
         with process() as pool:
-            rows.append(pool.submit(act, *arguments).result())
+            rows += pool.submit(act, *arguments).result()
     return rows
 
 
-def _onion(texts: tuple[str, ...], device: str, threads: int, layers: int) -> dict[str, Any]:
+def _onion(texts: tuple[str, ...], device: str, threads: int, layers: int) -> list[dict[str, Any]]:
     from bench.victim.inference_speed import onion_speed
 
     row = onion_speed(texts, device=device, threads=threads, layers=layers)
-    return {**row, "model": "GPT-2 small's shape", **_peak(device)}
+    return [{**row, "model": JUDGE, **_peak(device)}]
+
+
+def _ways(texts: tuple[str, ...], device: str, threads: int, layers: int) -> list[dict[str, Any]]:
+    from bench.victim.inference_speed import onion_ways
+
+    rows = onion_ways(texts, device=device, threads=threads, layers=layers)
+    return [{**row, "model": JUDGE} for row in rows]
 
 
 def _strip(
     spec: ModelSpec, dev: tuple[Example, ...], texts: tuple[str, ...], device: str, threads: int
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
     from bench.core import registry
     from bench.victim.inference_speed import detector_speed
     from bench.victim.loading import load_victim
@@ -65,7 +76,7 @@ def _strip(
     calibration = divide(dev, 0, True, "speed", 0).calibration
     strip = registry.plugin_class(DEFENDERS, "strip")().bound(Knowledge(count, calibration=calibration))
     row = detector_speed(strip, victim, calibration, texts, threads=threads)
-    return {**row, "model": spec.name, "calibration_rows": len(calibration), **_peak(device)}
+    return [{**row, "model": spec.name, "calibration_rows": len(calibration), **_peak(device)}]
 
 
 def _peak(device: str) -> dict[str, float]:

@@ -25,6 +25,8 @@ from typing import Any
 
 BEAT = 10.0  # seconds between two signs of life
 SILENT = 60.0  # seconds without one after which the owner, on another machine, is taken for dead
+LOOKS = 3  # how often a claim is tried: `bench status` finds out who holds a file by locking it for an instant
+GLANCE = 0.005  # seconds between two tries
 SETTLE = 0.05  # seconds after which one of two that claimed without locks reads the name of the other
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
@@ -61,10 +63,19 @@ class Claim:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = self._lock()
+        for _ in range(LOOKS - 1):
+            if file is None:
+                time.sleep(GLANCE)
+                file = self._lock()
         if file is None:
             return False
-        if not self.shared and (self._held_elsewhere(file) or not self._sign(file)):
-            os.close(file)
+        mine = False
+        try:
+            mine = self.shared or not (self._held_elsewhere(file) or not self._sign(file))
+        finally:
+            if not mine:
+                os.close(file)
+        if not mine:
             return False
         self._file = file
         if not self.shared:
@@ -73,9 +84,10 @@ class Claim:
 
     def drop(self) -> None:
         """Give the claim up; the file goes with the last who holds it."""
-        _beating.discard(self.path)
         file, self._file = self._file, None
         if file is not None:
+            if not self.shared:  # one that was never taken, or only shared, leaves the holder's signs of life alone
+                _beating.discard(self.path)
             # Unlinked while locked, so that nobody who waits for this very file takes it unawares.
             with contextlib.suppress(OSError):
                 if self._is_ours(file):

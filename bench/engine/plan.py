@@ -13,13 +13,18 @@ from bench.engine.expand import Expanded
 from bench.engine.stages import CellStages, Chains, Stage, with_ancestors
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """Cells by key, the stages of each possible cell, and the cells that cannot be with their reason."""
 
     cells: Mapping[str, Cell]
     stages: Mapping[str, CellStages]
     impossible: Mapping[str, CellError]
+
+    def __repr__(self) -> str:
+        """Return the counts: the specs behind them fill pages."""
+        counts = self.summary()
+        return f"Plan({', '.join(f'{name}={counts[name]}' for name in ('cells', 'impossible', 'stages', 'trainings'))})"
 
     def unique(self) -> list[Stage]:
         """Return every stage of the plan once, parents before children, in the order of the cells."""

@@ -6,6 +6,7 @@ import functools
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from bench.core import registry
@@ -14,6 +15,7 @@ from bench.core.options import build
 from bench.core.registry import ANALYSES, ATTACKERS, DEFENDERS, Family
 from bench.core.spec import Part
 from bench.core.yaml_text import read_yaml
+from bench.victim.spec import ModelSpec
 
 INLINE = re.compile(r"^(?P<name>[^()]+?)\s*(?:\((?P<options>.*)\))?$", re.DOTALL)
 
@@ -89,17 +91,23 @@ def construct(family: Family, name: str, options: Mapping[str, Any]) -> Any:
 
 @functools.lru_cache(maxsize=4096)
 def _construct(family: Family, name: str, options: str) -> Any:
-    return build(registry.plugin_class(family, name), json.loads(options), family.kind, name)
+    found = registry.plugin_class(family, name)
+    try:
+        return build(found, json.loads(options), family.kind, name)
+    except TypeError as error:  # somebody else's class, with a constructor of its own
+        reason = f"{family.kind} {name!r} cannot be constructed from its options: {error}."
+        raise RequestError(reason, "Make its options fields of the dataclass, and write no __init__.") from error
 
 
 def part_of(family: Family, plugin: Any, name: str) -> Part:
     """Return the part that stands for a constructed plug-in."""
     own = registry.own_plugins(family)
     source = "" if own.get(plugin.name) is type(plugin) else name
-    if family is ATTACKERS:
-        return Part(plugin.name, plugin.identity(), source, plugin.version, plugin.pins(), plugin.place())
-    pins = plugin.pins() if family is DEFENDERS else {}  # an analysis pins nothing
-    return Part(plugin.name, plugin.identity(), source, plugin.version, pins)
+    if family is ANALYSES:  # it pins nothing and reads no file
+        return Part(plugin.name, plugin.identity(), source, plugin.version)
+    # A worker may have another working folder.
+    place = {option: str(Path(path).resolve()) for option, path in plugin.place().items()}
+    return Part(plugin.name, plugin.identity(), source, plugin.version, plugin.pins(), place)
 
 
 def restore(family: Family, part: Part | Mapping[str, Any]) -> Any:
@@ -107,6 +115,12 @@ def restore(family: Family, part: Part | Mapping[str, Any]) -> Any:
     content = part.payload() if isinstance(part, Part) else part
     options = {**content["options"], **content.get("place", {})}
     return construct(family, content.get("source") or content["name"], options)
+
+
+def model(part: Part | Mapping[str, Any]) -> ModelSpec:
+    """Return the spec of the model that a part stands for."""
+    content = part.payload() if isinstance(part, Part) else part
+    return build(ModelSpec, {**content["options"], **content.get("place", {})}, "model", content["name"])
 
 
 def attacker(part: Part | Mapping[str, Any]) -> Any:

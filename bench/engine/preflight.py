@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.core.errors import BenchError, CellError, DataError, RequestError
-from bench.core.options import build
 from bench.core.spec import Part
+from bench.engine import plugins
 from bench.engine.plan import Plan
+from bench.engine.sharding import groups_of, shards_of, too_few
 from bench.engine.stages import Stage, with_ancestors
 from bench.engine.work import restored_dataset
 
@@ -27,8 +29,11 @@ def check_folder(out: Path) -> None:
     probe = out / f".probe.{os.getpid()}"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x" * 4096)
-        probe.unlink()
+        try:
+            probe.write_bytes(b"x" * 4096)
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink(missing_ok=True)  # on a full disk it is there, and empty
     except OSError as error:
         raise RequestError(f"--out {out} cannot be written: {error.strerror}.", "Name a folder that can be.") from None
 
@@ -60,17 +65,24 @@ def has_nvidia() -> bool:
     return Path("/proc/driver/nvidia").exists() or shutil.which("nvidia-smi") is not None
 
 
-def default_workers(devices: list[str]) -> int:
-    """Return one worker per GPU, or one per core as far as memory goes."""
+def default_workers(devices: list[str], shards: int = 1) -> int:
+    """Return one worker per GPU, or one per core as far as memory goes; each of them has `shards` GPUs or cores."""
     if devices != ["cpu"]:
-        return len(devices)
+        return len(groups_of(devices, shards))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(cores, int(memory // MEMORY_PER_WORKER)))
+    return max(1, min(cores, int(memory // MEMORY_PER_WORKER)) // shards)
 
 
-def unreachable(plan: Plan, needed: Iterable[str], data_dir: Path | None) -> dict[str, CellError]:
-    """Return the cells whose data or weights are not here, with the reason; `needed`: keys of stages to build."""
+def unreachable(
+    plan: Plan, needed: Iterable[str], data_dir: Path | None, devices: Sequence[str] | None = None
+) -> dict[str, CellError]:
+    """Return the cells whose data or weights are not here, or too few devices for a sharded training, with the reason.
+
+    Args:
+        needed: keys of the stages to build.
+        devices: those of this machine; None where the workers are on other machines.
+    """
     due = set(needed)
     if not due:
         return {}
@@ -79,7 +91,7 @@ def unreachable(plan: Plan, needed: Iterable[str], data_dir: Path | None) -> dic
     for key, stages in plan.stages.items():
         for stage in with_ancestors(stages.last()):
             if stage.key in due:
-                error = _reason(stage, data_dir, reasons)
+                error = _reason(stage, data_dir, reasons) or _too_few(stage, devices)
                 if error is not None:
                     found[key] = CellError(error.problem, error.remedy)
                     break
@@ -99,6 +111,12 @@ def _reason(stage: Stage, data_dir: Path | None, reasons: dict[str, BenchError |
     return reasons[part.pinned]
 
 
+def _too_few(stage: Stage, devices: Sequence[str] | None) -> CellError | None:
+    if stage.kind != "train" or devices is None:
+        return None
+    return too_few(shards_of(stage.content), devices, stage.content["model"].name)
+
+
 def _check_data(part: Part, data_dir: Path | None) -> None:
     from bench.data import load_dataset
 
@@ -107,9 +125,8 @@ def _check_data(part: Part, data_dir: Path | None) -> None:
 
 def _check_model(part: Part) -> None:
     from bench.victim.loading import checked_folder
-    from bench.victim.spec import ModelSpec
 
-    checked_folder(build(ModelSpec, part.options, "model", part.name))
+    checked_folder(plugins.model(part))
 
 
 def all_fail(plan: Plan, found: Mapping[str, CellError]) -> BenchError | None:

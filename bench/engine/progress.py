@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -10,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.engine.locks import owner_of
+from bench.engine.locks import Claim, owner_of
 from bench.engine.plan import Plan
 from bench.engine.runner import Runner
 from bench.engine.stages import Stage, with_ancestors
 from bench.engine.store import JOURNAL, KEY, LOCKS, RUN, Store, write_json
 
 REQUESTS = "requests.json"
+NOTING = 5.0  # seconds in which any other run has noted its request
 RECENT = 200  # stages of a kind that its pace is taken from
 
 
@@ -36,9 +38,22 @@ class Progress:
 def write_request(out: Path, grid: str, changes: Mapping[str, Any]) -> None:
     """Note beside the store what was asked for, each request once: `bench status` plans it again."""
     asked = json.loads(json.dumps({"grid": _place(grid), "changes": dict(changes)}))
-    known = read_requests(out)
-    if asked not in known:
-        write_json(out / REQUESTS, {"requests": [*known, asked]})
+    with _alone(out / "store" / LOCKS / REQUESTS):  # another run may be noting its own
+        known = read_requests(out)
+        if asked not in known:
+            write_json(out / REQUESTS, {"requests": [*known, asked]})
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the claim on a file for the length of a block, at most NOTING seconds after others have had it."""
+    claim, until = Claim(path), time.monotonic() + NOTING
+    while not claim.take() and time.monotonic() < until:
+        time.sleep(0.01)
+    try:
+        yield
+    finally:
+        claim.drop()
 
 
 def _place(grid: str) -> str:

@@ -48,7 +48,10 @@ def read_record(path: Path) -> dict[str, Any] | None:
 def write_record(out: Path, record: Mapping[str, Any]) -> None:
     """Write a record into its file, whole or not at all."""
     path = out / "records" / f"{record['key']}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path.parent.name, error) from error
     write_json(path, record)
 
 
@@ -93,6 +96,7 @@ def done_record(cell: Cell, stages: CellStages, store: Store, environment: Mappi
         "dataset_info": load,
         "knowledge": _knowledge(stages, store),
         "stand_in_rank": _training(stages, store).get("stand_in_rank"),  # None: what the defense says is what trained
+        **_sharded(stages, store),
         "cost": _cost(stages, store),
         "environment": {**environment, **_versions(stages, store), **_device(stages, store)},
         "error": None,
@@ -132,6 +136,7 @@ def _head(cell: Cell, stages: CellStages | None, environment: Mapping[str, Any])
         "schema_version": SCHEMA_VERSION,
         "key": cell.key,
         "cell": cell.json(),
+        **({"read_from": cell.dataset.read_from} if cell.dataset.read_from else {}),
         "oracle": any(defense.oracle for _, defense in links_of(cell.defense)),
         "stages": None if stages is None else [[stage.kind, stage.key] for stage in with_ancestors(stages.last())],
     }
@@ -146,7 +151,6 @@ def _measured(
 ) -> dict[str, Any]:
     clean, poisoned = predictions["clean"].argmax(axis=1), predictions["poisoned"].argmax(axis=1)
     labels, rows = predictions["labels"], predictions["rows"]
-    plain = metrics.accuracy(clean, labels)
     rules = {}
     for rule in ("reject", "flip"):
         if flags is None:
@@ -171,7 +175,8 @@ def _measured(
         "metrics": {**measured["reject"], **detection},
         "metrics_flip": measured.get("flip") if flags is not None else None,
         "asr_floor_missing": reason,
-        "trained": metrics.trained(plain["value"], labels),
+        # By what the cell does to clean inputs, flags included: a detector that rejects them all has no ASR either.
+        "trained": metrics.trained(measured["reject"]["cacc"]["value"], labels),
     }
 
 
@@ -234,14 +239,24 @@ def _analysis(stages: CellStages, store: _ReadOnce) -> dict[str, Any]:
     return {"analysis": found[-1]} if found[-1] is not None else {}
 
 
+def _sharded(stages: CellStages, store: _ReadOnce) -> dict[str, int]:
+    """Return over how many devices the victim's training was spread, nothing where it was on one."""
+    found = _training(stages, store).get("shards")
+    return {} if found is None else {"shards": found}
+
+
 def _knowledge(stages: CellStages, store: _ReadOnce) -> dict[str, int]:
     total = {"method": 0, "selection": 0, "calibration": 0}
+    end = 0  # of the rows of the pool that some stage calibrated on
     for stage in with_ancestors(stages.last()):
         if "data" in stage.parents or "victim" in stage.parents or stage.kind == "filter":
-            for use, count in _meta(store, stage).get("knowledge", {}).items():
-                # The same rows serve several stages of one cell: they are counted once.
-                total[use] = max(total[use], count)
-    return total
+            known = _meta(store, stage).get("knowledge", {})
+            # The same rows serve several stages of one cell: they are counted once, each for its closest use.
+            for use in ("method", "selection"):
+                total[use] = max(total[use], known.get(use, 0))
+            if known.get("calibration"):
+                end = max(end, max(known["method"], stage.content.get("taken", 0)) + known["calibration"])
+    return {**total, "calibration": max(0, end - total["method"])}
 
 
 def _cost(stages: CellStages, store: _ReadOnce) -> dict[str, Any]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.core.errors import BenchError
+from bench.core.errors import BenchError, reason_of
 from bench.engine import gangs
 from bench.engine.executors import Executor, Outcome
 from bench.engine.plan import Plan
@@ -25,35 +24,10 @@ from bench.engine.records import (
 from bench.engine.schedule import Schedule
 from bench.engine.stages import WEIGHTS, CellStages, Stage, with_ancestors
 from bench.engine.store import LostError, Store, StoreError, UnwritableError
+from bench.engine.todo import Report, Todo
 
 REBUILDS = 3  # how often a stage or cell may find the same stage lost before it fails
 SHORT, LONG = 0.1, 5.0  # seconds between looks at a stage that another run is building: doubled from one to the other
-
-
-@dataclass
-class Report:
-    """What a run did: stages executed and reused, cells done and failed."""
-
-    executed: int = 0
-    to_execute: int = 0
-    cells: int = 0
-    done: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    written: int = 0  # records
-    stopped: bool = False  # on request, before everything was done
-
-    @property
-    def left(self) -> int:
-        """Return the number of cells without a record."""
-        return self.cells - self.done - len(self.failed)
-
-
-@dataclass
-class Todo:
-    """The stages that have to be built, parents first, and who waits for them."""
-
-    stages: dict[str, Stage] = field(default_factory=dict)
-    cells: dict[str, CellStages] = field(default_factory=dict)
 
 
 Listener = Callable[[str, Any], None]
@@ -151,15 +125,27 @@ class Runner:
         for key in todo.cells:
             self._try_cell(key)
         running: dict[str, int] = {}  # stage -> number of its task
-        while self._start(executor, running):
-            free = len(set(running.values())) < executor.slots
-            for outcome in executor.finished(self._schedule.pause() if free else None):
-                running.pop(outcome.key)
-                for settled in self._take(outcome):
-                    self._settle(settled)
+        while self._next(executor, running):
+            pass
         if self._stuck is not None:
             raise UnwritableError(self._stuck, "Free disk space or name another --out, and run again.")
         return self.report
+
+    def _next(self, executor: Executor, running: dict[str, int]) -> bool:
+        """Hand out what can start and take what has ended; tell whether the run goes on."""
+        try:
+            if not self._start(executor, running):
+                return False
+            free = len(set(running.values())) < executor.slots
+            outcomes = list(executor.finished(self._schedule.pause() if free else None))
+            for outcome in outcomes:
+                running.pop(outcome.key)
+            for outcome in outcomes:
+                for settled in self._take(outcome):
+                    self._settle(settled)
+        except UnwritableError as error:  # of a record or a release: what is running may end all the same
+            self._stuck = str(error)
+        return True
 
     def _start(self, executor: Executor, running: dict[str, int]) -> bool:
         """Hand out tasks while there are slots; tell whether the run goes on."""
@@ -286,7 +272,7 @@ class Runner:
         if record["status"] == "ok":
             self.report.done += 1
         else:
-            self.report.failed[key] = f"{record['error']['message']} {record['error']['remedy']}".strip()
+            self.report.failed[key] = reason_of(record["error"])
 
     def _release_parents(self, stage: Stage) -> None:
         for parent in stage.parents.values():

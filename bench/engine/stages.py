@@ -3,6 +3,7 @@
     load -> poison -> [cleanse] -> train -> [repair] -> evaluate
          -> trigger ------------------------> [filter] -> evaluate;  detect beside evaluate
 
+A filter that draws nothing and looks at no victim takes the clean texts in a stage of their own: one for all attacks.
 A stage that the defense leaves alone is not in the chain.
 """
 
@@ -13,8 +14,10 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
+from bench.core.registry import RESERVED
 from bench.core.seeding import digest
 from bench.core.spec import Cell, Part
+from bench.engine.clean_rows import method_rows
 
 # Raise a number when what a stage writes changes: everything made from it is then built again.
 VERSION = {
@@ -24,14 +27,17 @@ VERSION = {
     "cleanse": 2,
     "train": 2,
     "repair": 2,
-    "filter": 1,
-    "detect": 1,
+    "filter": 2,
+    "detect": 2,
     "evaluate": 1,
 }
 WEIGHTS = frozenset({"train", "repair"})  # kinds whose folder holds weights
 # What looks on at a training and what it looks at: in its key, but in none of its random numbers or its children's,
 # so that a watched training is the very one that nobody watched.
 ONLOOKERS = frozenset({"analysis", "watched"})
+
+
+ALIKE = "released"  # the recipe in the key of a training in which the recipes do not differ
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +61,11 @@ class Stage:
 
     @cached_property
     def identity(self) -> str:
-        """Return the digest of kind, content and the identities of the parents, onlookers left out."""
+        """Return the digest of kind, content and the identities of the parents, onlookers and shards left out."""
         parents = {role: parent.identity for role, parent in self.parents.items() if role not in ONLOOKERS}
         content = {name: value for name, value in self.content.items() if name not in ONLOOKERS}
+        if "model" in content:
+            content["model"] = _on_one_device(content["model"])
         return digest(self.kind, _by_digest(content, "identity"), parents)
 
     @cached_property
@@ -113,27 +121,54 @@ class Chains:
         for part, defense in links:
             if "cleanse" in _acting(type(defense)):
                 shared = {"victim": self._train(cell, load, poison, None)} if defense.wants_victim else {}
-                data = self.stage("cleanse", self._setting(cell, part), {"load": load, "data": data, **shared})
+                setting = {**self._setting(cell, part), **_shown(cell)}
+                data = self.stage("cleanse", setting, {"load": load, "data": data, **shared})
             if "train" in _acting(type(defense)):
                 trained = part
         victim = self._train(cell, load, data, trained, trigger)
+        # Rows that a link learnt from set no threshold of a later one.
+        taken = max((_own_rows(defense) for part, defense in links if part is trained), default=0)
         for part, defense in links:
             if "repair" in _acting(type(defense)):
                 parents = {"load": load, "data": data, "victim": victim}
-                victim = self.stage("repair", self._setting(cell, part), parents)
+                victim = self.stage("repair", {**self._setting(cell, part), **_spared(defense, taken)}, parents)
+                taken = max(taken, _own_rows(defense))
         tests: dict[str, Stage] = {"load": load, "trigger": trigger}
         for part, defense in links:
-            if "filter" in _acting(type(defense)):
-                lent = {"victim": victim} if defense.filter_uses_model else {}
-                setting = self._setting(cell, part) if lent else {"defense": part, "seed": cell.seed}
-                tests = {**tests, "filter": self.stage("filter", setting, {**tests, **lent})}
+            if "filter" not in _acting(type(defense)):
+                continue
+            if defense.filter_uses_model:
+                setting = {**self._setting(cell, part), **_spared(defense, taken)}
+                tests = self._filtered(tests, setting, {"victim": victim})
+            else:
+                setting = {"defense": part, "seed": cell.seed, **_spared(defense, taken)}
+                drawn = defense.filter_is_drawn
+                tests = self._filtered(tests, setting) if drawn else self._apart(tests, setting, defense.calibrated)
         evaluate = self.stage("evaluate", {"precision": cell.precision}, {**tests, "victim": victim})
         detect = tuple(
-            self.stage("detect", self._setting(cell, part), {**tests, "victim": victim})
+            self.stage("detect", {**self._setting(cell, part), **_spared(defense, taken)}, {**tests, "victim": victim})
             for part, defense in links
             if "detect" in _acting(type(defense))
         )
         return CellStages(load, poison, trigger, victim, evaluate, detect)
+
+    def _filtered(
+        self, tests: Mapping[str, Stage], setting: Mapping[str, Any], lent: Mapping[str, Stage] | None = None
+    ) -> dict[str, Stage]:
+        """Return what is tested on once one stage has rewritten the clean and the poisoned texts."""
+        made = self.stage("filter", setting, {**tests, **(lent or {})})
+        return {"load": tests["load"], "trigger": tests["trigger"], "filter": made}
+
+    def _apart(self, tests: Mapping[str, Stage], setting: Mapping[str, Any], calibrated: bool) -> dict[str, Stage]:
+        """Return the same with the clean texts in a stage of their own, which knows no attack and which all share."""
+        # The seed decides nothing but which rows calibrate.
+        shared = {**setting, "seed": setting["seed"] if calibrated else 0, "texts": "clean"}
+        before = {role: tests[role] for role in ("clean", "filter") if role in tests}
+        above = dict(list(before.items())[:1])  # the clean texts of the last filter, wherever they are
+        clean = self.stage("filter", shared, {"load": tests["load"], **above})
+        parents = {role: stage for role, stage in tests.items() if role != "clean"}
+        made = self.stage("filter", {**setting, "texts": "poisoned"}, parents)
+        return {"load": tests["load"], "trigger": tests["trigger"], "filter": made, "clean": clean}
 
     def _poison(self, cell: Cell, load: Stage) -> Stage:
         if cell.poison_ratio == 0.0:
@@ -150,6 +185,8 @@ class Chains:
 
     def _train(self, cell: Cell, load: Stage, data: Stage, defense: Part | None, watched: Stage | None = None) -> Stage:
         content, parents = self._setting(cell, defense), {"load": load, "data": data}
+        if defense is None and not _recipe_trains(cell.model):
+            content["recipe"] = ALIKE
         if cell.analysis is not None and watched is not None:
             content, parents = {**content, "analysis": cell.analysis}, {**parents, "watched": watched}
         return self.stage("train", content, parents)
@@ -164,6 +201,27 @@ class Chains:
         if defense is not None:
             content["defense"] = defense
         return content
+
+
+def _shown(cell: Cell) -> dict[str, str]:
+    """Return what a cleanser's content says where its rows are not shown in the order in which they were written."""
+    moved = cell.attack.options.get("poison_file") == "published" or cell.attack.name.startswith(RESERVED)
+    return {"shown": "in place"} if moved and cell.poison_ratio else {}
+
+
+def _own_rows(defense: Any) -> int:
+    """Return how many clean rows the method of a defense learns from."""
+    return method_rows(defense.samples(), defense.calibrated, defense.clean_budget)
+
+
+def _spared(defense: Any, taken: int) -> dict[str, int]:
+    """Return what a stage's content says of rows that earlier links took; nothing where it makes no difference."""
+    return {"taken": taken} if defense.calibrated and taken > _own_rows(defense) else {}
+
+
+def _recipe_trains(model: Part) -> bool:
+    """Tell whether a recipe changes a training that no defense takes part in: by the head beside a stand-in's LoRA."""
+    return model.options.get("stand_in_rank") is not None
 
 
 @cache
@@ -186,6 +244,13 @@ class CellStages:
     def last(self) -> tuple[Stage, ...]:
         """Return the stages that must be done before the record is written."""
         return (self.evaluate, *self.detect)
+
+
+def _on_one_device(model: Part) -> Part:
+    """Return a model without the number of devices that it trains on: the same training draws the same numbers."""
+    if "shards" not in model.options:
+        return model
+    return Part(model.name, {name: value for name, value in model.options.items() if name != "shards"}, model.source)
 
 
 def _by_digest(content: Mapping[str, Any], attribute: str) -> dict[str, Any]:

@@ -242,12 +242,13 @@ class Store:
         """Delete the weights of a stage, keep the rest; return the bytes freed, 0 while another process uses it."""
         with self.claim(key) as free:  # so that nobody who reads them loses them
             manifest, path = self.manifest(key), self.folder(key) / WEIGHTS_FILE
-            if not free or manifest is None or WEIGHTS_FILE not in manifest["files"]:
+            if not free or manifest is None:
                 return 0
             size = path.stat().st_size if path.exists() else 0
-            files = {name: sha256 for name, sha256 in manifest["files"].items() if name != WEIGHTS_FILE}
-            _write_sealed(self.folder(key) / MANIFEST, {**manifest, "files": files, "released": [WEIGHTS_FILE]})
-            path.unlink(missing_ok=True)
+            if WEIGHTS_FILE in manifest["files"]:
+                files = {name: sha256 for name, sha256 in manifest["files"].items() if name != WEIGHTS_FILE}
+                _write_sealed(self.folder(key) / MANIFEST, {**manifest, "files": files, "released": [WEIGHTS_FILE]})
+            path.unlink(missing_ok=True)  # also what one that died between the two left behind
             return size
 
     def _note(self, key: str, kind: str, what: str, seconds: float) -> None:

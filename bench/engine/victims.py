@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.core.knowledge import Knowledge
-from bench.core.options import build
 from bench.engine import plugins
 from bench.engine.clean_rows import CleanRows, divide
 from bench.engine.work import Job
@@ -17,8 +16,7 @@ from bench.victim.spec import ModelSpec
 
 def spec_of(content: dict[str, Any]) -> ModelSpec:
     """Return the spec of the model that a stage's content names."""
-    model = content["model"]
-    return build(ModelSpec, model["options"], "model", model["name"])
+    return plugins.model(content["model"])
 
 
 def fresh(job: Job, content: dict[str, Any], seed: int) -> Any:
@@ -38,17 +36,19 @@ def _loader(job: Job) -> Callable[..., Any]:
     return plain_victim
 
 
-def clean_rows(job: Job, samples: int = 0, calibrated: bool = False, budget: int | None = None) -> CleanRows:
+def clean_rows(
+    job: Job, samples: int = 0, calibrated: bool = False, budget: int | None = None, taken: int = 0
+) -> CleanRows:
     """Return the clean rows of a stage's seed, divided by use."""
     dataset = job.parent_payloads["load"]["content"]["dataset"]
     dev = job.examples("load", "dev").examples
-    return divide(dev, samples, calibrated, dataset["name"], job.content["seed"], budget)
+    return divide(dev, samples, calibrated, dataset["name"], job.content["seed"], budget, taken)
 
 
 def bound(job: Job, victim: Any = None) -> tuple[Any, dict[str, int]]:
     """Return the defense bound to all that it may know, and how many clean rows that is."""
     defense = plugins.defender(job.content["defense"])
-    clean = clean_rows(job, defense.samples(), defense.calibrated, defense.clean_budget)
+    clean = clean_rows(job, defense.samples(), defense.calibrated, defense.clean_budget, job.content.get("taken", 0))
     knowledge = Knowledge(
         classes=job.meta("load")["classes"],
         clean=clean.method,

@@ -31,6 +31,7 @@ class Machine:
     deterministic: bool = False
     memory: float | None = None  # bytes of a GPU that one worker may take; None: all of it
     loop: Literal["ours", "reference", "published"] = "ours"
+    devices: tuple[str, ...] = ()  # of this worker, `device` first: a sharded training spreads over them
 
 
 class Built(NamedTuple):
@@ -44,6 +45,7 @@ class Job:
     """One stage being built: its content, its parents' folders, and an empty folder to fill."""
 
     def __init__(self, payload: Mapping[str, Any], store: Store, aside: Path, machine: Machine) -> None:
+        self.payload = payload
         self.kind: str = payload["kind"]
         self.content: Mapping[str, Any] = payload["content"]
         self.identity: str = payload["identity"]
@@ -123,9 +125,10 @@ def claimed(store: Store, payload: Mapping[str, Any]) -> Iterator[None]:
             free = held.enter_context(store.claim(payload["key"]))
             for role, key in payload["parents"].items():
                 if payload["parent_payloads"][role]["kind"] in WEIGHTS:
-                    held.enter_context(store.claim(key, shared=True))
+                    # Not free: another run is building or releasing them. Without the claim they could go meanwhile.
+                    free = held.enter_context(store.claim(key, shared=True)) and free
         if not free:
-            raise BusyError(f"Stage {payload['key']} is being built by another worker.", "Wait for it.")
+            raise BusyError(f"Stage {payload['key']}, or what it is made from, is in other hands.", "Wait for it.")
         yield
 
 
@@ -168,7 +171,7 @@ def _worker(kind: str) -> Worker:
 
 def _load(job: Job) -> dict[str, Any]:
     """Write the clean splits, and what a reader should know of the data set."""
-    from bench.data import about, load_dataset
+    from bench.data import about, leaks_of, load_dataset
 
     spec = restored_dataset(job.content["dataset"])
     data = load_dataset(spec, job.machine.data_dir)
@@ -187,7 +190,8 @@ def _load(job: Job) -> dict[str, Any]:
         "dev": len(data.dev),
         "test": len(data.test),
         "mean_words": sum(words) / len(words),
-        "leaks": about(spec.name).leaks or None,
+        # Of the published sets the leaks are known, and said; nobody has looked through the user's own.
+        "leaks": about(spec.name).leaks or (leaks_of(data) if spec.format == "custom" else "") or None,
         "files": dict(data.files),
     }
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from bench.core.example import blinded
 from bench.engine import plugins
+from bench.engine.ranks import train_by_ranks
+from bench.engine.sharding import shards_of
 from bench.engine.victims import bound, clean_rows, fresh, versions
 from bench.engine.work import Job
 from bench.victim.assembly import add_stand_in
@@ -32,6 +34,11 @@ def training(job: Job) -> tuple[Task, dict[str, Any]]:
 def trained(job: Job, task: Task, noted: dict[str, Any], log: TrainingLog) -> dict[str, Any]:
     """Write the weights of a training that has ended; return what the stage says of itself."""
     task.victim.save(job.aside)
+    return noted_of(task, noted, log)
+
+
+def noted_of(task: Task, noted: dict[str, Any], log: TrainingLog) -> dict[str, Any]:
+    """Return what a stage says of a training that has ended."""
     seen = {"analysis": task.observers[0].found()} if task.observers else {}
     return {"log": log.json(), **noted, "versions": versions(), **seen}
 
@@ -56,6 +63,8 @@ def _plainly(job: Job, task: Task) -> TrainingLog:
 
 def train_stage(job: Job) -> dict[str, Any]:
     """Train the victim on the data as they are, with the hooks of the defense if it acts here."""
+    if job.machine.loop == "ours" and shards_of(job.content) > 1:
+        return train_by_ranks(job)
     task, noted = training(job)
     (log,) = train_gang([task]) if job.machine.loop == "ours" else (_plainly(job, task),)
     if isinstance(log, Exception):

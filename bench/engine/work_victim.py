@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from bench.core.errors import BenchError, CellError
 from bench.core.example import Example
-from bench.engine.artifacts import write_arrays, write_examples
+from bench.core.seeding import python_rng
+from bench.engine.artifacts import Numbered, write_arrays, write_examples
 from bench.engine.victims import bound, restored
 from bench.engine.work import Job
 from bench.engine.work_training import train_stage
@@ -31,10 +32,13 @@ def _cleanse(job: Job) -> dict[str, Any]:
     defense, counts = bound(job, victim)
     data = job.examples("data", "train")
 
-    def act() -> Any:
-        return defense.correct(model=victim, clean_data=None, poison_data=data.examples)
+    order = shown_order(data.rows, job.examples("load", "train").rows, job.seed("order"))
+    shown = tuple(data.examples[i] for i in order)
 
-    kept = _kept(list(_untouched(job, victim, act)), data.examples)
+    def act() -> Any:
+        return defense.correct(model=victim, clean_data=None, poison_data=shown)
+
+    kept = sorted(order[i] for i in _kept(list(_untouched(job, victim, act)), shown))
     labels = {example.label for example in data.examples}
     left = {data.examples[i].label for i in kept}
     if left != labels:
@@ -44,6 +48,19 @@ def _cleanse(job: Job) -> dict[str, Any]:
     removed = set(range(len(data.examples))) - set(kept)
     hit = sum(data.examples[i].poisoned for i in removed)
     return {"knowledge": counts, "removed": len(removed), "removed_poisoned": hit}
+
+
+def shown_order(rows: Sequence[int], source: Sequence[int], seed: int) -> list[int]:
+    """Return the order in which a cleanser sees training rows, so that no place tells which are poisoned.
+
+    That of the clean split, by their numbers in the source, which is the order of all rows that this suite poisons
+    itself: the published files and OpenBackdoor's poisoners put the poison last. Where the source of some row is not
+    known (-1), a random one.
+    """
+    if any(row < 0 for row in rows):
+        return python_rng(seed, "shown").sample(range(len(rows)), len(rows))
+    place = {row: number for number, row in enumerate(source)}
+    return sorted(range(len(rows)), key=lambda i: place[rows[i]])
 
 
 def _kept(returned: list[tuple], given: tuple[Example, ...]) -> list[int]:
@@ -82,44 +99,68 @@ def _untouched(job: Job, victim: Any, act: Callable[[], Any]) -> Any:
     return result
 
 
-def _unlabelled(examples: Sequence[Example]) -> list[Example]:
+def _unlabelled(examples: Iterable[Example]) -> list[Example]:
     """Return test examples as a defense sees them: texts alone, since a poisoned one is labelled with the target."""
     return [Example(example.text, 0, 0) for example in examples]
 
 
 def _tests(job: Job) -> tuple[list[Example], list[Example]]:
     """Return the clean and the poisoned test examples, as a filter left them."""
+    return list(_texts(job, "clean").examples), list(_texts(job, "poisoned").examples)
+
+
+def _texts(job: Job, name: str) -> Numbered:
+    """Return the `clean` or the `poisoned` test examples, as the last filter before this stage left them."""
+    if name in job.parents:
+        return job.examples(name, name)
     if "filter" in job.parents:
-        return list(job.examples("filter", "clean").examples), list(job.examples("filter", "poisoned").examples)
-    return list(job.examples("load", "test").examples), list(job.examples("trigger", "test").examples)
+        return job.examples("filter", name)
+    return job.examples("load" if name == "clean" else "trigger", "test")
+
+
+def _shuffled(job: Job, count: int) -> list[int]:
+    """Return the order in which a defense sees `count` test examples, so that no place tells which are poisoned."""
+    return python_rng(job.seed("order"), "shown").sample(range(count), count)
 
 
 def _filter(job: Job) -> dict[str, Any]:
-    """Let the defense rewrite the clean and the poisoned test texts."""
+    """Let the defense rewrite the test texts, or those that the stage is for, in random order and unmarked.
+
+    Clean and poisoned texts come together, unless the defense says that a text's fate hangs on that text alone
+    (`filter_is_drawn`): then each kind has a stage of its own, which other cells share.
+    """
     victim = restored(job) if "victim" in job.parents else None
     defense, counts = bound(job)
     known = {"dev": list(defense.knowledge.calibration)}
-    for name, role in (("clean", "load"), ("poisoned", "trigger")):
-        given = job.examples("filter", name) if "filter" in job.parents else job.examples(role, "test")
+    names = (job.content["texts"],) if "texts" in job.content else ("clean", "poisoned")
+    kinds = [_texts(job, name) for name in names]
+    given = [example for kind in kinds for example in kind.examples]
+    order = _shuffled(job, len(given))
 
-        def act(given: Any = given) -> Any:
-            return defense.correct(model=victim, clean_data=known, poison_data=_unlabelled(given.examples))
+    def act() -> Any:
+        return defense.correct(model=victim, clean_data=known, poison_data=_unlabelled(given[i] for i in order))
 
-        rewritten = _same_length(list(_untouched(job, victim, act)), len(given.examples))
-        texts = [Example(new.text, old.label, old.poisoned) for new, old in zip(rewritten, given.examples, strict=True)]
-        write_examples(job.aside / f"{name}.jsonl", texts, given.rows)
+    rewritten = _same_length(list(_untouched(job, victim, act)), len(given))
+    for new, place in zip(rewritten, order, strict=True):
+        given[place] = given[place]._replace(text=new.text)
+    for name, kind in zip(names, kinds, strict=True):
+        here, given = given[: len(kind.examples)], given[len(kind.examples) :]
+        write_examples(job.aside / f"{name}.jsonl", here, kind.rows)
     return {"knowledge": counts}
 
 
 def _detect(job: Job) -> dict[str, Any]:
-    """Let the defense flag test examples; clean and poisoned ones come together, unmarked but to an oracle."""
+    """Let the defense flag test examples: clean and poisoned ones in random order, unmarked but to an oracle."""
     victim = restored(job)
     defense, counts = bound(job)
     clean, poisoned = _tests(job)
     known = {"dev": list(defense.knowledge.calibration)}
+    order = _shuffled(job, len(clean) + len(poisoned))
 
     def act() -> Any:
-        shown = [*clean, *poisoned] if defense.oracle else _unlabelled([*clean, *poisoned])
+        given = [*clean, *poisoned]
+        mixed = [given[i] for i in order]
+        shown = mixed if defense.oracle else _unlabelled(mixed)
         asked = {"model": victim, "clean_data": known, "poison_data": shown}
         if type(defense).suspicion is Defender.suspicion:
             return None, defense.detect(**asked)
@@ -130,10 +171,13 @@ def _detect(job: Job) -> dict[str, Any]:
     flags = np.asarray(flags).astype(int)
     if flags.shape != (len(clean) + len(poisoned),) or not set(flags.tolist()) <= {0, 1}:
         raise CellError("The defense did not answer 0 or 1 for each example.", "Return one flag for each, in order.")
+    back = np.argsort(order)
+    flags = flags[back]
     arrays = {"clean": flags[: len(clean)], "poisoned": flags[len(clean) :]}
     if scores is not None:
-        if not np.isfinite(scores).all():
-            raise CellError("The defense gave a score that is not finite.", "Mend its suspicion().")
+        if scores.shape != flags.shape or not np.isfinite(scores).all():
+            raise CellError("The defense did not give one finite score for each example.", "Mend its suspicion().")
+        scores = scores[back]
         arrays |= {"clean_scores": scores[: len(clean)], "poisoned_scores": scores[len(clean) :]}
     write_arrays(job.aside / "flags.npz", arrays)
     return {"knowledge": counts}

@@ -6,14 +6,14 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from bench.report.aggregate import Cell, Key, Stat, cells, comparable_asr, group_mean, marks, ranks
+from bench.report.aggregate import Cell, Key, Stat, comparable_asr, group_mean, marks, ranks
 from bench.report.control import Row, cacc_loss, clean_cacc
 from bench.report.detection import detection
-from bench.report.footer import budget, notes, place_name
+from bench.report.footer import NONE_FITS, budget, notes, place_name
 from bench.report.markdown import DAGGER, DASH, escape, listed, marked, number, percent, shorten, table
 from bench.report.paper import order, printed_name
 from bench.report.records import Record, names
-from bench.report.selection import Selection, Setting, setting
+from bench.report.selection import POISON_RATIO, Selection, Setting, setting
 from bench.report.values import dagger, value
 
 LEGEND = (
@@ -35,12 +35,12 @@ def board(selection: Selection, pages: Mapping[str, str]) -> str:
         parts.append("\n".join(f"- [{escape(title)}]({name})" for name, title in sorted(pages.items(), key=_in_order)))
     empty = True
     for one in selection.settings:
-        shown = cells(selection.attacked.get(one, ()))
+        shown = selection.cells(one)
         for dataset, model in groups(selection, one):
             parts += block(selection, one, shown, dataset, model)
             empty = False
     if empty:
-        parts.append("There is no record to show yet.")
+        parts.append(f"{NONE_FITS} The notes say why." if selection.left_out else "There is no record to show yet.")
     parts += failures(selection.failed)
     reasons = [reason for _, reason in selection.left_out]
     return "\n\n".join([*parts, "## Notes", notes(selection.taken(), (), reasons)]) + "\n"
@@ -155,10 +155,13 @@ def failures(failed: Sequence[Record]) -> list[str]:
 
 
 def _places(records: Sequence[Record]) -> str:
-    counts = Counter(names(record) for record in records)
+    counts = Counter((*names(record), record["cell"]["poison_ratio"]) for record in records)
     shown = []
     for key in sorted(counts):
-        shown.append(place_name(key) + (f" ({counts[key]})" if counts[key] > 1 else ""))
+        dataset, model, attack, defense, ratio = key
+        at = "" if abs(ratio - POISON_RATIO) < 1e-9 else f" @ {ratio:g}"
+        name = place_name((dataset, model, attack, defense))
+        shown.append(f"{name}{at}" + (f" ({counts[key]})" if counts[key] > 1 else ""))
     return listed(shown, most=6)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bench.report.aggregate import Cell, Key, Stat, cells
+from bench.report.aggregate import Cell, Key, Stat
 from bench.report.footer import budget
 from bench.report.intervals import Counts, interval
 from bench.report.layouts import Layout
@@ -28,8 +28,7 @@ def entries(layout: Layout, selection: Selection) -> list[Entry]:
 
 
 def _entries(layout: Layout, selection: Selection, one: Setting, by_key: Mapping[str, Record]) -> Iterator[Entry]:
-    shown = cells(selection.attacked.get(one, ()))
-    flipped = cells(selection.attacked.get(one, ()), "metrics_flip")
+    shown, flipped = selection.cells(one), selection.cells(one, "metrics_flip")
     for block in blocks(layout, selection, one):
         place = asr_ranks(layout, block, shown)
         for dataset, model in block.groups:

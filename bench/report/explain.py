@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from bench.core.errors import RequestError
+from bench.core.errors import RequestError, reason_of
 from bench.core.spec import Cell, Part
 from bench.engine import plugins
 from bench.engine.chain import links_of
@@ -70,7 +70,11 @@ def _load(stage: Stage, cell: Cell, record: Mapping[str, Any]) -> str:
         f" {info['train']:,} training, {info['dev']:,} dev and {info['test']:,} test rows." if "train" in info else ""
     )
     classes = cell.dataset.options.get("classes", ())
-    names = f" Labels: {', '.join(f'{i} {name}' for i, name in enumerate(classes))}." if classes else ""
+    names = (
+        f" Labels: {', '.join(' '.join(dict.fromkeys((str(i), str(name)))) for i, name in enumerate(classes))}."
+        if classes
+        else ""
+    )
     cut = f" Only the first {cell.limit} training rows are taken, so no table shows this cell." if cell.limit else ""
     leak = f" Known leak: {info['leaks']}" if info.get("leaks") else ""
     return f"read the data set {cell.dataset.name}, checked against its sha256.{size}{names}{cut}{leak}"
@@ -104,10 +108,8 @@ def _cleanse(stage: Stage, cell: Cell, record: Mapping[str, Any]) -> str:
 
 
 def _train(stage: Stage, cell: Cell, record: Mapping[str, Any]) -> str:
-    from bench.core.options import build
-    from bench.victim.spec import ModelSpec
 
-    spec = build(ModelSpec, cell.model.options, "model", cell.model.name)
+    spec = plugins.model(cell.model)
     acts = "defense" in stage.content
     inserted = acts and type(plugins.defender(stage.content["defense"])).wrap is not _base().wrap
     rate = spec.learning_rate_pet if inserted else spec.learning_rate
@@ -129,7 +131,11 @@ def _repair(stage: Stage, cell: Cell, record: Mapping[str, Any]) -> str:
 
 
 def _filter(stage: Stage, cell: Cell, record: Mapping[str, Any]) -> str:
-    return f"{_acts(stage)} rewrites the test texts, clean and poisoned alike, before the victim sees them."
+    which = {
+        "clean": "clean test texts, once for all attacks and victims,",
+        "poisoned": "poisoned test texts, once for all victims,",
+    }.get(stage.content.get("texts", ""), "test texts, clean and poisoned alike,")
+    return f"{_acts(stage)} rewrites the {which} before the victim sees them."
 
 
 def _detect(stage: Stage, cell: Cell, record: Mapping[str, Any]) -> str:
@@ -168,7 +174,8 @@ def _base() -> type:
 def _acts(stage: Stage) -> str:
     part = stage.content["defense"]
     defense = plugins.defender(part)
-    return f"the defense {_with_options(part)} ({sentence(sys.modules[type(defense).__module__]).rstrip('.')})"
+    about = sentence(sys.modules[type(defense).__module__]) or sentence(type(defense))
+    return f"the defense {_with_options(part)}{f' ({about.rstrip(chr(46))})' if about else ''}"
 
 
 def _with_options(part: Part) -> str:
@@ -179,10 +186,13 @@ def _with_options(part: Part) -> str:
 def _outcome(record: Record) -> str:
     if record["status"] != "ok":
         error = record.get("error") or {}
-        return f"Outcome: failed. {error.get('message', '')} {error.get('remedy', '')}".strip()
+        trace = f"\n\n{error['traceback']}".rstrip() if error.get("traceback") else ""
+        at = f" at {error['stage']}" if error.get("stage") else ""
+        return f"Outcome: failed{at}. {reason_of(error)}{trace}"
     rates = {"CACC": "cacc", "ASR": "asr", "ASR floor": "asr_floor"}
     said = [f"{title} {percent(metric(record, name))}" for title, name in rates.items()]
     seconds = (record.get("cost") or {}).get("total_seconds")
     cost = f", {seconds:.0f} s of work" if seconds is not None else ""
-    learnt = "" if record.get("trained") is not False else " The model did not learn its task: the ASR says nothing."
+    guessing = " Its CACC is that of a model which learnt nothing: the ASR says nothing."
+    learnt = guessing if record.get("trained") is False else ""
     return f"Outcome: {', '.join(said)} (percent){cost}.{learnt}"

@@ -10,24 +10,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.report.entries import Entry, entries
-from bench.report.equal_budget import split
 from bench.report.latex import latex
 from bench.report.layouts import layouts
+from bench.report.ledger import Ledger
 from bench.report.paper import SOURCE
 from bench.report.reading import Grid, Heading, Part, Text, plain, read_page
 from bench.report.records import Record
-from bench.report.selection import select
 
 FOLDER = "data"
 _FORMULA = re.compile(r"(?!-[\d.,]+$)[=+\-@\t\r]")  # a negative number is none
 
 
-def exports(records: Sequence[Record], pages: Mapping[str, str]) -> dict[str, str]:
+def exports(records: Sequence[Record] | Ledger, pages: Mapping[str, str]) -> dict[str, str]:
     """Return file name -> text: `data/NAME.tex`, `.csv` and `.json` of each page (file name -> Markdown).
 
     The CSV and JSON of a mirrored table hold its cells as numbers, those of another page what it displays.
     """
-    selection = select(split(records)[0])
+    selection = Ledger.of(records).selection
     cells = {f"table{one.table}": entries(one, selection) for one in layouts()}
     files = {}
     for name, page in pages.items():

@@ -21,6 +21,7 @@ DEVIATIONS = (
     "What the recipes do, and where they depart from the paper and its code: RECIPES.md and DEVIATIONS.md of the "
     "published leaderboard."
 )
+NONE_FITS = "No record fits this page."
 _ENVIRONMENT = ("device", "machine", "python", "torch", "transformers", "peft", "bench", "commit", "date")
 
 
@@ -32,7 +33,7 @@ def notes(records: Sequence[Record], failed: Sequence[Record], left_out: Sequenc
     """
     attacked = [record for record in records if not is_control(record)]
     lines = [
-        *_setting_lines(records),
+        *(_setting_lines(records) or [NONE_FITS if left_out else "No cell of this table was run yet."]),
         THREAT_MODEL,
         f"Poison ratio {POISON_RATIO:g} of the final training set, target label {TARGET_LABEL}, "
         "each attack's default label rule.",
@@ -43,8 +44,10 @@ def notes(records: Sequence[Record], failed: Sequence[Record], left_out: Sequenc
         *_seed_gaps(attacked, ablation),
         *_mixed_models(attacked),
         *_stand_ins(records, ablation),
+        *_sharded(records, ablation),
         *_floors_missing(records),
         *leaks(records),
+        _read_from(records),
         _failures(failed),
         left_out_line(left_out),
         DEVIATIONS,
@@ -62,8 +65,6 @@ def _setting_lines(records: Sequence[Record]) -> list[str]:
     seeds: dict[tuple[str, str], set[int]] = defaultdict(set)
     for record in records:
         seeds[setting(record)].add(record["cell"]["seed"])
-    if not seeds:
-        return ["No cell of this table was run yet."]
     return [
         f"Recipe {escape(recipe)}, precision {escape(precision)}: "
         f"{'seed' if len(found) == 1 else 'seeds'} {', '.join(map(str, sorted(found)))}."
@@ -188,6 +189,22 @@ def _stand_ins(records: Sequence[Record], ablation: bool) -> list[str]:
     ]
 
 
+def _sharded(records: Sequence[Record], ablation: bool) -> list[str]:
+    """Return one line per model and number of devices for the rows whose whole model trained on several of them."""
+    rows: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for record in records:
+        if record.get("shards"):
+            _, model, _, defense = names(record)
+            rows[model, record["shards"]].add(defense)
+    return [
+        f"Full fine-tuning: the whole of {escape(printed_name('models', model))} trained, sharded over {shards} "
+        "devices, under "
+        + ", ".join(escape(printed_name("defenses", name, ablation)) for name in order("defenses", found))
+        + "."
+        for (model, shards), found in sorted(rows.items())
+    ]
+
+
 def _floors_missing(records: Sequence[Record]) -> list[str]:
     """Return one line per reason for which ASR has no floor, with the places where that is so."""
     places: dict[str, set[tuple[str, str]]] = defaultdict(set)
@@ -215,6 +232,14 @@ def leaks(records: Sequence[Record]) -> list[str]:
         + "."
         for name in order("datasets", found)
     ]
+
+
+def _read_from(records: Sequence[Record]) -> str:
+    """Return which file or data set of the hub a custom name stands for: the name is the digest of what was read."""
+    found = {(names(record)[0], str(record["read_from"])) for record in records if record.get("read_from")}
+    return f"{listed([f'{escape(name)} was read from {escape(source)}' for name, source in sorted(found)])}." * bool(
+        found
+    )
 
 
 def _failures(failed: Sequence[Record]) -> str:

@@ -68,9 +68,10 @@ def _parser() -> Any:
     return MarkdownIt("commonmark").enable("table")
 
 
-def read_page(page: str) -> list[Part]:
+@functools.lru_cache(maxsize=32)  # the pages of a leaderboard: every format is made from the same reading
+def read_page(page: str) -> tuple[Part, ...]:
     """Return the parts of a page in order."""
-    return list(_parts(_parser().parse(page)))
+    return tuple(_parts(_parser().parse(page)))
 
 
 def _parts(tokens: Sequence[Any]) -> Iterator[Part]:

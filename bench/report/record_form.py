@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -131,7 +132,7 @@ def form_fault(record: dict[str, Any]) -> str:
         if isinstance(stages, list):
             record = {**record, "stages": [tuple(pair) if isinstance(pair, list) else pair for pair in stages]}
         _Record.model_validate(record)
-        _check_text(record)
+        json.dumps(record, ensure_ascii=False).encode("utf-8")
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the record"
@@ -141,16 +142,3 @@ def form_fault(record: dict[str, Any]) -> str:
     if record["status"] == "failed" and record["error"] is None:
         return "it failed without an error"
     return ""
-
-
-def _check_text(value: Any) -> None:
-    """Raise UnicodeEncodeError for a text that cannot be written."""
-    if isinstance(value, str):
-        value.encode("utf-8")
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            name.encode("utf-8")
-            _check_text(item)
-    elif isinstance(value, list):
-        for item in value:
-            _check_text(item)

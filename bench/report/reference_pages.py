@@ -135,7 +135,8 @@ def _grids() -> str:
     parts = ["# Grids", MADE]
     parts.append(
         "`python -m bench run --grid NAME` runs one, `python -m bench plan --grid NAME` counts it. Any axis can be "
-        "replaced on the command line: `--seeds 0,1,2`. A grid of your own is a YAML file with the same keys."
+        "replaced on the command line: `--seeds 0,1,2`. A grid of your own is a YAML file with the same keys; "
+        "paths under `grids:` are relative to it."
     )
     for name in grid_names():
         grid = load_grid(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def resolve(text: str) -> Reference:
     elif selection:
         records = _with_key(records, selection)
     if not records:
-        raise RequestError(f"No record of {where} is at {selection!r}.", "`bench table` shows what a run holds.")
+        raise _none_at(where, selection, fixed, path)
     return Reference(text, tuple(records), frozenset(fixed), _store(path))
 
 
@@ -83,8 +84,27 @@ def _fixed(selection: str) -> dict[str, Any]:
 
 
 def _on(record: Record, axis: str, value: Any) -> bool:
+    return axis_value(record, axis) == value
+
+
+def _none_at(where: str, selection: str, fixed: Mapping[str, Any], path: Path) -> RequestError:
+    """Return the error for a selection that no record is at: the axis to blame, and the nearest value on it."""
+    for axis, value in fixed.items():
+        found = {str(axis_value(record, axis)) for record in load_records(path)}
+        if str(value) not in found:
+            return RequestError(f"No record of {where} is at {axis}={value}.", what_there_is(axis, value, found))
+    return RequestError(f"No record of {where} is at {selection!r}.", "`bench table` shows what a run holds.")
+
+
+def what_there_is(axis: str, value: Any, found: Collection[str]) -> str:
+    """Return the remedy for a value that no record has on an axis: the nearest name, or the numbers there are."""
+    return unknown(axis, value, found).remedy if isinstance(value, str) else f"There are: {', '.join(sorted(found))}."
+
+
+def axis_value(record: Record, axis: str) -> Any:
+    """Return where a record stands on an axis: a plug-in's name, or a value."""
     found = record["cell"][axis]
-    return (found["name"] if axis in PLUGINS else found) == value
+    return found["name"] if axis in PLUGINS else found
 
 
 def _with_key(records: list[Record], prefix: str) -> list[Record]:

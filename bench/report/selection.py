@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from bench.report.aggregate import Cell, Key, cells
 from bench.report.paper import settings
 from bench.report.records import Record, canonical, distinct, names
 
@@ -41,6 +43,16 @@ class Selection:
     gaps: tuple[Record, ...]  # the failed ones that would otherwise stand under `attacked`
     left_out: tuple[tuple[Record, str], ...]
 
+    @functools.cached_property
+    def _cells(self) -> dict[tuple[Setting, str], Mapping[Key, Cell]]:
+        return {}
+
+    def cells(self, one: Setting, group: str = "metrics") -> Mapping[Key, Cell]:
+        """Return the cells under attack of a setting, by metrics or by "metrics_flip"; they are made once."""
+        if (one, group) not in self._cells:
+            self._cells[one, group] = cells(self.attacked.get(one, ()), group)
+        return self._cells[one, group]
+
     @property
     def settings(self) -> list[Setting]:
         """Return the settings that have any record, the default first."""
@@ -69,12 +81,21 @@ def select(records: Iterable[Record], ratio: float = POISON_RATIO) -> Selection:
     Args:
         ratio: the poison ratio of the records under attack; every table has the paper's.
     """
+    return selections(records, [ratio])[ratio]
+
+
+def selections(records: Iterable[Record], ratios: Sequence[float]) -> dict[float, Selection]:
+    """Return the selection of records at each of some poison ratios."""
     unique, others = distinct(records)
+    rules = _usual_rules(record for record in unique if record["cell"]["limit"] is None)
+    return {ratio: _at(ratio, unique, others, rules) for ratio in ratios}
+
+
+def _at(ratio: float, unique: Sequence[Record], others: Sequence[Record], rules: Rules) -> Selection:
     left_out = [(record, REPEATED) for record in others]
     left_out += [(record, LIMITED) for record in unique if record["cell"]["limit"] is not None]
     whole = [record for record in unique if record["cell"]["limit"] is None]
     failed = tuple(record for record in whole if record["status"] == "failed")
-    rules = _usual_rules(whole)
     parts: dict[Setting, list[Record]] = defaultdict(list)
     for record in whole:
         if record["status"] == "failed":
@@ -143,12 +164,13 @@ def _one_variant(records: Sequence[Record]) -> tuple[list[Record], list[tuple[Re
     """Keep, of records in one setting, those with the most common options in each scope, and one per cell and seed."""
     kept, dropped = list(records), []
     for kind, scope in _OPTION_SCOPES:
+        placed = [(record, scope(record), _options(record, kind)) for record in kept]
         counts: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
-        for record in kept:
-            counts[scope(record)][_options(record, kind)] += 1
+        for _, place, options in placed:
+            counts[place][options] += 1
         usual = {place: _most_common(found) for place, found in counts.items()}
-        dropped += [(record, OTHER_OPTIONS) for record in kept if _options(record, kind) != usual[scope(record)]]
-        kept = [record for record in kept if _options(record, kind) == usual[scope(record)]]
+        dropped += [(record, OTHER_OPTIONS) for record, place, options in placed if options != usual[place]]
+        kept = [record for record, place, options in placed if options == usual[place]]
     single: dict[tuple[object, ...], Record] = {}
     for record in sorted(kept, key=lambda item: item["key"]):
         place = (*names(record), record["cell"]["seed"], is_control(record))

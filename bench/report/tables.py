@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.report.aggregate import Cell, Key, cells, comparable_asr, marks, ranks
+from bench.report.aggregate import Cell, Key, comparable_asr, marks, ranks
 from bench.report.control import control_table
 from bench.report.footer import notes
 from bench.report.layouts import Layout
@@ -43,8 +43,7 @@ def mirrored_table(layout: Layout, selection: Selection) -> str:
     legend = LEGEND + (BOLD_LEGEND if layout.marked else "") + (UNDERLINE_LEGEND if layout.ablation else "")
     parts = [f"# Table {layout.table}: {layout.title}", f"Mirrors Table {layout.table} of {SOURCE}.", legend]
     for one in settings_of(selection):
-        shown = cells(selection.attacked.get(one, ()))
-        flipped = cells(selection.attacked.get(one, ()), "metrics_flip")
+        shown, flipped = selection.cells(one), selection.cells(one, "metrics_flip")
         for block in blocks(layout, selection, one):
             parts += [f"## {block.heading}", _grid(layout, block, shown)]
             parts += _gains(layout, block, shown)

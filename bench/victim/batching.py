@@ -109,6 +109,18 @@ def like_lengths(rows: Sequence[tuple[int, int]], cost: int = GROUP_COST) -> lis
     return groups[::-1]
 
 
+def by_tokens(texts: Encoded, tokens: int) -> Iterator[list[int]]:
+    """Yield all rows, longest first, in groups of at most `tokens` padded tokens, or of one row that is longer."""
+    group: list[int] = []
+    for row in sorted(range(len(texts)), key=lambda row: -texts.lengths[row]):
+        if group and (len(group) + 1) * texts.lengths[group[0]] > tokens:
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group
+
+
 def encode(tokenizer: Any, texts: Iterable[str], labels: Iterable[int] | None, max_length: int) -> Encoded:
     """Tokenise texts, cut to `max_length` tokens; a text without any token becomes one separator or padding token.
 

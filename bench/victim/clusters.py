@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bench.core.errors import CellError
+from bench.victim.compiled import keep_compiled
 
 NOISE = -1  # what HDBSCAN calls a point of no cluster
 FEWEST_ROWS = 20  # below it the neighbourhoods of a few rows are the whole set
@@ -32,6 +33,7 @@ def umap_class() -> Any:
             "CUBE needs the package umap-learn, which is not installed.",
             "Run: pip install 'openbackdoor-bench[cube]'",
         ) from error
+    keep_compiled()
     return UMAP
 
 

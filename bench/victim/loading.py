@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from bench.core.errors import CellError
 from bench.core.paths import is_file
 from bench.core.seeding import derived_seed, digest
+from bench.victim.hub import snapshot
 from bench.victim.spec import ModelSpec, read_config
 
 if TYPE_CHECKING:
@@ -173,20 +174,14 @@ def _hub_folder(spec: ModelSpec) -> Path:
     """Return the snapshot of the pinned commit from the hub's cache, fetched when the hub may be asked."""
     if not spec.hub:
         raise _missing(spec)
-    import huggingface_hub
-
-    wanted = [f"*{suffix}" for suffix in USED]
     with quiet():
         try:
-            folder = huggingface_hub.snapshot_download(
-                spec.hub, revision=spec.revision, allow_patterns=wanted, ignore_patterns=["*/*"]
-            )
-        except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise _missing(spec, f", and the hub did not give them: {lines[0].rstrip('.')}") from error
-    if not (Path(folder) / "config.json").is_file():
+            folder = snapshot(spec.hub, spec.revision, [f"*{suffix}" for suffix in USED])
+        except OSError as error:
+            raise _missing(spec, f", and the hub did not give them: {error}") from error
+    if not (folder / "config.json").is_file():
         raise _missing(spec)
-    return Path(folder)
+    return folder
 
 
 def _check_device(device: str) -> None:

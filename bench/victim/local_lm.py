@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bench.core.seeding import derived_seed
-from bench.victim.perplexity import LanguageModel
+from bench.victim.perplexity import LanguageModel, judge_of
 from bench.victim.progress import seeded
 
 SPECIAL = ("<|start|>", "<|padding|>", "<|unknown|>")
@@ -59,7 +59,7 @@ def local_language_model(
     def encode(lines: list[str]) -> list[list[int]]:
         return [row.ids for row in tokenizer.encode_batch(lines)]
 
-    return LanguageModel(model, encode, START if start_token else None, POSITIONS, model.device, packs=True)
+    return judge_of(model, encode, START if start_token else None, POSITIONS)
 
 
 def _tokenizer(texts: Sequence[str]) -> Any:

@@ -13,7 +13,7 @@ its own, and one bf16 copy of every frozen matrix for as long as the training la
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from bench.victim.shapes import Shape
 
@@ -48,6 +48,7 @@ class Load:
     paper_head: bool = False
     classes: int = 2
     unpadded: bool = False  # in the pass of bench/victim/joint, of texts that are all as long
+    shards: int = 1  # devices that share the batch and what trains
 
     @property
     def tokens(self) -> int:
@@ -77,16 +78,19 @@ class Memory:
     activations: int
     working: int
     look: int  # what an evaluation takes besides
+    gathered: int = 0  # of a sharded model: what a device holds of it whole for the layers that compute
 
     @property
     def peak(self) -> int:
         """Return the larger of a step and a look, in which a second checkpoint is made before the first goes."""
         step = sum(getattr(self, field.name) for field in fields(self)) - self.look
-        return max(step, self.weights + self.moments + 2 * self.kept + self.look)
+        return max(step, self.weights + self.moments + 2 * self.kept + self.look + self.gathered)
 
 
 def estimate(shape: Shape, trained: Trained, load: Load) -> Memory:
-    """Return the memory of training `trained` on a model of this shape."""
+    """Return the memory of training `trained` on a model of this shape, on each device where it is sharded."""
+    if load.shards > 1:
+        return _sharded(shape, trained, load)
     head = shape.head(load.paper_head, load.classes)
     backbone = shape.backbone()
     training = trainable(shape, trained, load)
@@ -112,6 +116,35 @@ def estimate(shape: Shape, trained: Trained, load: Load) -> Memory:
         working=working * load.tokens,
         look=working * LOOK_BATCH * load.length + copies + standing,
     )
+
+
+def _sharded(shape: Shape, trained: Trained, load: Load) -> Memory:
+    """Return the memory of each device: its part of what trains, and what is gathered while layers compute.
+
+    `fully_shard` gathers a layer ahead of time, and copies what it has gathered into place: three layers count, in the
+    numbers that they are gathered in. With the gradient of one layer, whole, and once more in fp32 to be added up; and
+    the embedding, gathered in fp32 from the first layer to the last, with its gradient. The best checkpoint is kept in
+    the memory of the host.
+    """
+    whole = estimate(shape, trained, replace(load, shards=1, batch=-(-load.batch // load.shards)))
+    layer = shape.mapped() // shape.layers
+    ends = trainable(shape, trained, load) - shape.mapped()
+    return replace(
+        whole,
+        weights=-(-whole.weights // load.shards),
+        gradients=-(-whole.gradients // load.shards),
+        moments=-(-whole.moments // load.shards),
+        kept=0,
+        copies=2 * shape.head(load.paper_head, load.classes) if load.bf16 else 0,
+        look=whole.look - whole.copies,
+        gathered=(4 * load.number + 4) * layer + 8 * ends,
+    )
+
+
+def evaluation(shape: Shape, load: Load) -> int:
+    """Return the bytes that a whole model trained in fp32 takes on one device to be evaluated."""
+    found = estimate(shape, Trained(whole=True), replace(load, shards=1, checkpointing=False))
+    return found.weights + found.look
 
 
 def trainable(shape: Shape, trained: Trained, load: Load) -> int:

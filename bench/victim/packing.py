@@ -1,6 +1,7 @@
 """A text and its variants in one sequence: what a variant shares with the text, from the start on, is read once.
 
-Leaving out word i of n changes nothing before it, so the variants of a text hold half as many new tokens as tokens.
+Leaving out word i of n changes nothing before it, so the variants of a text hold half as many new tokens as tokens. The
+last token of a variant predicts nothing and is seen by nothing, so that it is not read at all.
 """
 
 from __future__ import annotations
@@ -13,119 +14,145 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SHEET = 384  # tokens of a packed sequence, which longer families take several of: bounds the square of its mask
+from bench.victim.reading import losses_at
+
+SHEET = 128  # tokens of a packed sequence, which longer families take several of: bounds the square of its mask
+TEXTS = 3  # as many texts' tokens a sheet takes at least, or little would be shared on it
 
 
 @dataclass
 class _Sheet:
-    """One packed sequence: a text, and what some of its variants add to what they share with it."""
+    """One packed sequence: the first tokens of a text, and what some of its variants add to what they share with it.
 
-    text: list[int]
+    Token i sees the tokens before `shared[i]`, which are the text's, and those from `begins[i]` to itself.
+    """
+
     ids: list[int]
-    positions: list[int]
-    spans: list[tuple[int, int, int]] = field(default_factory=list)  # begin and end of what is added, tokens shared
-    members: list[int] = field(default_factory=list)  # the variant of each span, counted through all families
+    positions: list[int] = field(default_factory=list)
+    shared: list[int] = field(default_factory=list)
+    begins: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)  # of the tokens that predict, and what they predict
+    targets: list[int] = field(default_factory=list)
+    members: list[tuple[int, int]] = field(default_factory=list)  # whose predictions these are, and how many
 
-    def add(self, member: int, variant: list[int], shared: int) -> None:
-        """Append what a variant does not share with the text."""
+    def __post_init__(self) -> None:
+        self.positions = list(range(len(self.ids)))
+        self.shared, self.begins = [0] * len(self.ids), [0] * len(self.ids)
+
+    def predict(self, member: int, places: Sequence[int], targets: Sequence[int]) -> None:
+        """Append predictions of a member."""
+        self.places += places
+        self.targets += targets
+        self.members.append((member, len(targets)))
+
+    def add(self, member: int, variant: Sequence[int], shared: int) -> None:
+        """Append what a variant does not share with the text, but for its last token, and all that this predicts."""
         begin = len(self.ids)
-        self.ids += variant[shared:]
-        self.positions += range(shared, len(variant))
-        self.spans.append((begin, len(self.ids), shared))
-        self.members.append(member)
+        self.ids += variant[shared:-1]
+        added = len(self.ids) - begin
+        self.positions += range(shared, shared + added)
+        self.shared += [shared] * added
+        self.begins += [begin] * added
+        # The last shared token predicts the first one that is not.
+        first = [shared - 1] if shared else []
+        self.predict(member, [*first, *range(begin, begin + added)], variant[max(shared, 1) :])
 
 
 def family_losses(
-    model: Any, families: Sequence[Sequence[list[int]]], device: torch.device, budget: int
+    model: Any,
+    families: Sequence[Sequence[list[int]]],
+    device: torch.device,
+    budget: int,
+    *,
+    by_blocks: bool = False,
 ) -> list[np.ndarray]:
     """Return the mean loss in nats of the predicted tokens of each member of each family, float64 [members].
 
-    A family is a text and its variants as token ids; the loss of a member of fewer than two tokens is infinite. The
-    `model` takes `attention_mask` [batch, 1, length, length], added to the scores, and `position_ids`; a batch holds at
-    most `budget` tokens, or one sequence.
+    A family is a text and its variants as token ids; equal ones are read once, and the loss of a member of fewer than
+    two tokens is infinite. The `model` takes `attention_mask` [batch, 1, length, length], added to the scores, and
+    `position_ids`; a batch holds at most `budget` tokens, or one sequence. `by_blocks` is that of `losses_at`.
     """
-    total = [np.full(len(family), np.inf) for family in families]
-    place = [(family, member) for family, members in enumerate(families) for member in range(len(members))]
-    sheets = sorted(_sheets(families), key=lambda sheet: -len(sheet.ids))
+    unique = [list(dict.fromkeys(map(tuple, family))) for family in families]
+    starts = np.cumsum([0, *map(len, unique)]).tolist()
+    shared = [[_shared(rows[0], row) for row in rows] for rows in unique]
+    sheets: list[_Sheet] = []
+    for rows, common, first in zip(unique, shared, starts, strict=False):
+        sheets += _sheets(rows, common, first)
+    sheets.sort(key=lambda sheet: -len(sheet.ids))
+    found = [np.zeros(0)] * starts[-1]
     begin = 0
     while begin < len(sheets):
         group = sheets[begin : begin + max(1, budget // len(sheets[begin].ids))]
-        for member, loss in _losses(model, group, device):
-            family, at = place[member]
-            total[family][at] = loss
+        members = [member for sheet in group for member in sheet.members]
+        each = _each(model, group, device, by_blocks)
+        ends = np.cumsum([count for _, count in members])[:-1]
+        for (member, _), losses in zip(members, np.split(each, ends), strict=True):
+            found[member] = losses
         begin += len(group)
-    return total
+    means = []
+    for family, rows, common, first in zip(families, unique, shared, starts, strict=False):
+        loss = dict(zip(rows, _means(rows, common, found[first : first + len(rows)]), strict=True))
+        means.append(np.array([loss[tuple(row)] for row in family]))
+    return means
 
 
-def _sheets(families: Sequence[Sequence[list[int]]]) -> Iterator[_Sheet]:
-    member = 0
-    for family in families:
-        text = family[0]
-        sheet = _Sheet(text, list(text), list(range(len(text))))
-        for variant in family:
-            shared = _shared(text, variant)
-            if sheet.spans and len(sheet.ids) + len(variant) - shared > SHEET:
-                yield sheet
-                sheet = _Sheet(text, list(text), list(range(len(text))))
-            sheet.add(member, variant, shared)
-            member += 1
-        yield sheet
+def sheet_size(text: Sequence[int]) -> int:
+    """Return how many tokens a sheet of a text's family may hold."""
+    return max(SHEET, TEXTS * len(text))
 
 
-def _shared(text: list[int], variant: list[int]) -> int:
+def _shared(text: Sequence[int], variant: Sequence[int]) -> int:
     """Return how many tokens of a variant, from its start on, are those of the text."""
     pairs = zip(text, variant, strict=False)
     return next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(text), len(variant)))
 
 
-def _losses(model: Any, sheets: Sequence[_Sheet], device: torch.device) -> Iterator[tuple[int, float]]:
-    """Yield the mean loss of every variant on the sheets, which are one batch."""
-    longest = max(1, *(len(sheet.ids) for sheet in sheets))
-    ids = torch.zeros((len(sheets), longest), dtype=torch.long)
-    positions = torch.zeros((len(sheets), longest), dtype=torch.long)
-    seen = torch.eye(longest, dtype=torch.bool).repeat(len(sheets), 1, 1)  # padding sees itself: no empty softmax
-    rows, sources, targets, ends = [], [], [], []
-    for row, sheet in enumerate(sheets):
-        ids[row, : len(sheet.ids)] = torch.tensor(sheet.ids, dtype=torch.long)
-        positions[row, : len(sheet.ids)] = torch.tensor(sheet.positions, dtype=torch.long)
-        length = len(sheet.text)
-        seen[row, :length, :length] = torch.ones(length, length, dtype=torch.bool).tril()
-        source, target = list(range(length - 1)), sheet.text[1:]
-        for begin, end, shared in sheet.spans:
-            seen[row, begin:end, :shared] = True
-            seen[row, begin:end, begin:end] = torch.ones(end - begin, end - begin, dtype=torch.bool).tril()
-            if end > begin:
-                first = [shared - 1] if shared else []  # the last shared token predicts the first added one
-                source += [*first, *range(begin, end - 1)]
-                target = target + (sheet.ids[begin:end] if shared else sheet.ids[begin + 1 : end])
-        rows += [row] * len(source)
-        sources += source
-        targets += target
-        ends.append(len(rows))
-    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
-    each = _each(model, (ids, positions, mask), (rows, sources, targets), device)
-    for sheet, begin, end in zip(sheets, [0, *ends], ends, strict=False):
-        yield from _means(sheet, each[begin:end])
+def _sheets(rows: Sequence[tuple[int, ...]], shared: Sequence[int], first: int) -> Iterator[_Sheet]:
+    """Yield the sheets of a family, whose members count from `first`; those that share most come first.
+
+    A later sheet then needs no more of the text than its first variant shares.
+    """
+    text = rows[0]
+    adding = sorted((row for row in range(1, len(rows)) if shared[row] < len(rows[row])), key=lambda row: -shared[row])
+    sheet = _Sheet(list(text[: max([len(text) - 1, *(shared[row] for row in adding[:1])])]))
+    if len(text) > 1:
+        sheet.predict(first, range(len(text) - 1), text[1:])
+    for row in adding:
+        if sheet.places and len(sheet.ids) + len(rows[row]) - 1 - shared[row] > sheet_size(text):
+            yield sheet
+            sheet = _Sheet(list(text[: shared[row]]))
+        sheet.add(first + row, rows[row], shared[row])
+    if sheet.places:
+        yield sheet
 
 
-def _each(
-    model: Any, inputs: tuple[Tensor, Tensor, Tensor], wanted: tuple[list[int], ...], device: torch.device
-) -> np.ndarray:
-    """Return the loss, float64 [predictions], of predicting a target from a place in a row, for all of these."""
-    ids, positions, mask = (tensor.to(device) for tensor in inputs)
-    rows, places, targets = (torch.tensor(values, dtype=torch.long, device=device) for values in wanted)
-    logits = model(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False).logits.float()
-    # One place predicts both the text's next token and a variant's: the sum over the vocabulary is taken once.
-    return (logits.logsumexp(-1)[rows, places] - logits[rows, places, targets]).double().cpu().numpy()
+def _each(model: Any, sheets: Sequence[_Sheet], device: torch.device, by_blocks: bool) -> np.ndarray:
+    """Return the losses of all predictions of the sheets, which are one batch, float64 [predictions]."""
+    longest = max(len(sheet.ids) for sheet in sheets)
+    columns = torch.arange(longest, device=device)
+
+    def padded(values: Sequence[Sequence[int]]) -> Tensor:
+        return torch.tensor([[*row, *[0] * (longest - len(row))] for row in values], device=device)
+
+    begins = [[*sheet.begins, *range(len(sheet.begins), longest)] for sheet in sheets]  # padding sees itself
+    of_text = columns < padded([sheet.shared for sheet in sheets])[..., None]
+    own = (columns >= padded(begins)[..., None]) & (columns <= columns[:, None])
+    mask = torch.zeros(own.shape, device=device).masked_fill(~(of_text | own), torch.finfo(torch.float32).min)
+    inputs = {
+        "input_ids": padded([sheet.ids for sheet in sheets]),
+        "position_ids": padded([sheet.positions for sheet in sheets]),
+        "attention_mask": mask[:, None],
+        "use_cache": False,
+    }
+    places = [row * longest + place for row, sheet in enumerate(sheets) for place in sheet.places]
+    targets = [target for sheet in sheets for target in sheet.targets]
+    wanted = (torch.tensor(places, device=device), torch.tensor(targets, device=device))
+    return losses_at(model, inputs, *wanted, by_blocks=by_blocks).cpu().numpy()
 
 
-def _means(sheet: _Sheet, each: np.ndarray) -> Iterator[tuple[int, float]]:
-    """Yield each variant's mean loss, from the losses of the text's tokens and then of what the variants add."""
-    at = max(0, len(sheet.text) - 1)
-    before = np.concatenate([[0.0], np.cumsum(each[:at])])
-    for member, (begin, end, shared) in zip(sheet.members, sheet.spans, strict=True):
-        added = end - begin - (shared == 0) if end > begin else 0
-        predicted = max(0, shared - 1) + added
-        total = before[max(0, shared - 1)] + each[at : at + added].sum()
-        at += added
-        yield member, total / predicted if predicted else np.inf
+def _means(rows: Sequence[tuple[int, ...]], shared: Sequence[int], found: Sequence[np.ndarray]) -> Iterator[float]:
+    """Yield each member's mean loss, from the losses of the text's tokens and of what every variant adds."""
+    before = np.concatenate([[0.0], np.cumsum(found[0])])
+    for row, common, losses in zip(rows, shared, found, strict=True):
+        total = before[max(0, common - 1)] + (losses.sum() if row is not rows[0] else 0.0)
+        yield total / (len(row) - 1) if len(row) > 1 else np.inf

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from bench.core.errors import CellError
-from bench.victim.packing import family_losses
+from bench.victim.packing import family_losses, sheet_size
+from bench.victim.reading import fuse_activations, has_plain_head, losses_at
 
-TOKENS = {"cuda": 16384}  # padded tokens in one batch, by kind of device: the logits of all are held at once
+TOKENS = {"cuda": 16384}  # padded tokens in one batch, by kind of device
 TOKENS_ELSEWHERE = 512
+LONGEST_PACKED = 128  # tokens of a text that is packed: up to here `can_pack` has seen that a model does not mind
 WINDOWS_AT_ONCE = 256  # windows whose variants are tokenised together: bounds the memory of long texts
 HIGHEST_LOSS = 80.0  # nats per token: keeps every perplexity a finite number
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
@@ -35,6 +36,7 @@ class LanguageModel:
     limit: int  # tokens that it can read, the start token among them
     device: torch.device
     packs: bool = False  # it takes position ids and a mask per pair of tokens, and answers as it does without
+    by_blocks: bool = False  # its head is one linear map, so that no more of the logits than is looked at need be held
 
     def perplexities(self, texts: Sequence[str]) -> np.ndarray:
         """Return exp(mean loss over the predicted tokens) of each text, float64 [n]; padding takes no part.
@@ -43,12 +45,7 @@ class LanguageModel:
         the limit is not read.
         """
         unique = list(dict.fromkeys(texts))
-        ids = self._ids(unique)
-        found = np.full(len(unique), np.inf)
-        with torch.inference_mode():
-            for rows in _batches([len(row) for row in ids], self.device):
-                losses = self._losses([ids[row] for row in rows])
-                found[rows] = _perplexity(losses)
+        found = _perplexity(self._losses(self._ids(unique)))
         place = {text: row for row, text in enumerate(unique)}
         return found[[place[text] for text in texts]] if texts else found
 
@@ -58,37 +55,49 @@ class LanguageModel:
 
     def family_perplexities(self, families: Sequence[Sequence[str]]) -> list[np.ndarray]:
         """Return `perplexities` of families of texts; where the model packs, what a member shares with the first is
-        read once."""
-        flat = [text for family in families for text in family]
-        ends = np.cumsum([len(family) for family in families])[:-1]
-        if not self.packs:
-            return np.split(self.perplexities(flat), ends)
-        ids = self._ids(flat)
-        starts = [0, *ends.tolist(), len(flat)]
-        encoded = [ids[begin:end] for begin, end in zip(starts, starts[1:], strict=False)]
+        read once, unless a member has more than LONGEST_PACKED tokens."""
+        ids = iter(self._ids([text for family in families for text in family]))
+        encoded = [[next(ids) for _ in family] for family in families]
+        packed = [self.packs and max(map(len, rows), default=0) <= LONGEST_PACKED for rows in encoded]
+        found: list[np.ndarray] = [np.zeros(0)] * len(encoded)
+        together = [row for row, taken in enumerate(packed) if taken]
         with torch.inference_mode():
-            losses = family_losses(self.model, encoded, self.device, _budget(self.device))
-        return [_perplexity(loss) for loss in losses]
+            losses = family_losses(
+                self.model,
+                [encoded[row] for row in together],
+                self.device,
+                _budget(self.device),
+                by_blocks=self.by_blocks,
+            )
+        for row, loss in zip(together, losses, strict=True):
+            found[row] = loss
+        alone = [row for row, taken in enumerate(packed) if not taken]
+        rest = iter(self._losses([ids for row in alone for ids in encoded[row]]))
+        for row in alone:
+            found[row] = np.array([next(rest) for _ in encoded[row]])
+        return [_perplexity(loss) for loss in found]
 
-    def _losses(self, ids: list[list[int]]) -> np.ndarray:
+    def _losses(self, ids: Sequence[list[int]]) -> np.ndarray:
+        """Return the mean loss in nats of each row, float64 [n]; infinity for one of fewer than two tokens."""
+        found = np.full(len(ids), np.inf)
+        with torch.inference_mode():
+            for rows in _batches([len(row) for row in ids], self.device):
+                found[rows] = self._batch_losses([ids[row] for row in rows])
+        return found
+
+    def _batch_losses(self, ids: list[list[int]]) -> np.ndarray:
         """Return the mean loss in nats of each row of two or more tokens, float64 [batch]."""
-        lengths = [len(row) for row in ids]
-        inputs = torch.zeros((len(ids), max(lengths)), dtype=torch.long)
-        real = torch.zeros((len(ids), max(lengths)), dtype=torch.long)
-        for place, row in enumerate(ids):
-            inputs[place, : len(row)] = torch.tensor(row)
-            real[place, : len(row)] = 1
-        inputs, real = inputs.to(self.device), real.to(self.device)
-        logits = self.model(input_ids=inputs, attention_mask=real).logits
-        predicted = real[:, 1:].bool()
-        # Only the logits that predict a real token are looked at: padding costs no softmax and weighs nothing.
-        each = nn.functional.cross_entropy(
-            logits[:, :-1][predicted].float(), inputs[:, 1:][predicted], reduction="none"
-        )
-        sums = torch.zeros(len(ids), dtype=torch.float64, device=self.device)
-        owner = predicted.nonzero()[:, 0]
-        sums.index_add_(0, owner, each.double())
-        return (sums / (real.sum(-1) - 1)).cpu().numpy()
+        longest = max(map(len, ids))
+        inputs = torch.tensor([[*row, *[0] * (longest - len(row))] for row in ids], device=self.device)
+        lengths = torch.tensor([len(row) for row in ids], device=self.device)
+        real = torch.arange(longest, device=self.device) < lengths[:, None]
+        # Only places that predict a real token are looked at: padding costs no softmax and weighs nothing.
+        row, column = real[:, 1:].nonzero(as_tuple=True)
+        asked = {"input_ids": inputs, "attention_mask": real.long()}
+        targets = inputs[row, column + 1]
+        each = losses_at(self.model, asked, row * longest + column, targets, by_blocks=self.by_blocks)
+        sums = torch.zeros(len(ids), dtype=torch.float64, device=self.device).index_add_(0, row, each)
+        return (sums / (lengths - 1)).cpu().numpy()
 
     def suspicions(self, texts: Sequence[Sequence[str]], max_tokens: int) -> list[np.ndarray]:
         """Return for each text, given as words, the suspicion of each word, float64 [words]: the fall of the perplexity
@@ -98,13 +107,17 @@ class LanguageModel:
         its window has the suspicion minus infinity, since nothing is left without it.
         """
         found = [np.full(len(words), -np.inf) for words in texts]
-        windows = sorted(self._windows(texts, max_tokens), key=lambda item: item[1] - item[2])
+        places: dict[tuple[str, ...], list[tuple[int, int]]] = {}  # equal windows are read once
+        for text, first, last in self._windows(texts, max_tokens):
+            places.setdefault(tuple(texts[text][first:last]), []).append((text, first))
+        windows = sorted(places, key=lambda words: -len(words))
         for begin in range(0, len(windows), WINDOWS_AT_ONCE):
             group = windows[begin : begin + WINDOWS_AT_ONCE]
-            families = [_leaving_one_out(texts[text][first:last]) for text, first, last in group]
-            scores = self.family_perplexities(families)
-            for (text, first, last), (whole, *without) in zip(group, scores, strict=True):
-                found[text][first:last] = np.where(np.isfinite(without), whole - np.array(without), -np.inf)
+            scores = self.family_perplexities([_leaving_one_out(words) for words in group])
+            for words, (whole, *without) in zip(group, scores, strict=True):
+                falls = np.where(np.isfinite(without), whole - np.array(without), -np.inf)
+                for text, first in places[words]:
+                    found[text][first : first + len(words)] = falls
         return found
 
     def _windows(self, texts: Sequence[Sequence[str]], max_tokens: int) -> Iterator[tuple[int, int, int]]:
@@ -187,7 +200,7 @@ def language_model(
     def encode(texts: list[str]) -> list[list[int]]:
         return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
-    return LanguageModel(model, encode, first if start_token else None, limit, model.device, packs=can_pack(model))
+    return judge_of(model, encode, first if start_token else None, limit)
 
 
 def check_causal(model: Any, vocabulary: int, name: str, remedy: str) -> None:
@@ -203,14 +216,32 @@ def check_causal(model: Any, vocabulary: int, name: str, remedy: str) -> None:
         raise CellError(f"Language model {name!r} is not generative: it reads the words after a word.", remedy)
 
 
-def can_pack(model: Any) -> bool:
-    """Tell whether a model answers a packed family as it answers each member alone; many architectures do not."""
-    family = [[1, 2, 3, 4, 5], [1, 3, 4, 5], [1, 2, 4, 5], [1, 2, 3, 5], [1, 2, 3, 4]]
-    plain = LanguageModel(model, lambda texts: [], None, len(family[0]), model.device)
+def judge_of(
+    model: Any, encode: Callable[[list[str]], list[list[int]]], start: int | None, limit: int
+) -> LanguageModel:
+    """Return a model in eval mode as a judge of texts that reads as fast as what it can take allows.
+
+    Changes the model: `fuse_activations`.
+    """
+    fuse_activations(model)
+    by_blocks = has_plain_head(model)
+    packs = can_pack(model, by_blocks=by_blocks, limit=limit)
+    return LanguageModel(model, encode, start, limit, model.device, packs=packs, by_blocks=by_blocks)
+
+
+def can_pack(model: Any, *, by_blocks: bool, limit: int) -> bool:
+    """Tell whether a model answers a packed family as it answers each member alone; many architectures do not.
+
+    Asked with a text of LONGEST_PACKED tokens (or `limit`) on a full sheet: a sliding window that is shorter shows.
+    """
+    vocabulary = model.get_input_embeddings().num_embeddings
+    text = [(37 * place + place // 7) % vocabulary for place in range(min(LONGEST_PACKED, limit))]
+    left_out = range(1, min(len(text), 2 + sheet_size(text) // len(text)))  # one more than a sheet takes
+    family = [text, *(text[:place] + text[place + 1 :] for place in left_out)]
+    plain = LanguageModel(model, lambda texts: [], None, limit, model.device)
     with torch.inference_mode():
         try:
-            packed = family_losses(model, [family], model.device, TOKENS_ELSEWHERE)[0]
+            packed = family_losses(model, [family], model.device, TOKENS_ELSEWHERE, by_blocks=by_blocks)[0]
         except (TypeError, ValueError, RuntimeError, IndexError):  # it takes no such mask, or no positions
             return False
-        alone = [float(plain._losses([ids])[0]) for ids in family]
-    return bool(np.allclose(packed, alone, atol=1e-4, rtol=1e-4))
+    return bool(np.allclose(packed, plain._losses(family), atol=1e-4, rtol=1e-4))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench.core.errors import CellError
 from bench.core.seeding import digest
+from bench.victim.hub import snapshot
 from bench.victim.loading import USED, file_sha256, quiet
 from bench.victim.spec import ModelSpec
 
@@ -39,16 +40,9 @@ def pickled_identity(spec: ModelSpec) -> str:
 
 
 def _fetched(spec: ModelSpec) -> Path:
-    import huggingface_hub
-
     wanted = [WEIGHTS, *(f"*{suffix}" for suffix in USED if suffix != ".safetensors")]
     with quiet():
         try:
-            return Path(
-                huggingface_hub.snapshot_download(
-                    str(spec.hub), revision=spec.revision, allow_patterns=wanted, ignore_patterns=["*/*"]
-                )
-            )
-        except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise CellError(f"The hub did not give the model {spec.name!r}: {lines[0]}", "Try again.") from error
+            return snapshot(str(spec.hub), spec.revision, wanted)
+        except OSError as error:
+            raise CellError(f"The hub did not give the model {spec.name!r}: {error}.", "Try again.") from error

@@ -29,6 +29,11 @@ Tick = Callable[[int, int], None]  # called after each step with (steps done, st
 class PlainVictim(Victim):
     """A victim that predicts plainly: 32 texts at a time in their own order, each batch padded to its longest."""
 
+    plain = True
+
+    def reader(self) -> None:
+        """Return None: what is unpadded is not plain."""
+
     def _collect(self, texts: Any, batch_size: int | None, width: int, compute: Any) -> Any:
         training, found = self.training, [torch.empty(0, width)]
         self.eval()

@@ -18,10 +18,11 @@ def removal_effects(
     """Return for each sentence the L-infinity norms, float32 [len(places)], of the change when a word is left out.
 
     A sentence is a list of words, joined by one space with and without the word; `places` are the positions to try.
-    Variants of many sentences share batches, and sentences of like length share variants.
+    Variants of many sentences share batches, and sentences of like length share variants; with a victim that is read
+    plainly each sentence has a batch of its own with its variants, as in the published code.
     """
     effects: list[np.ndarray] = [np.zeros(0, dtype=np.float32) for _ in sentences]
-    for group in _groups(sentences, places):
+    for group in _groups(sentences, places, 1 if victim.plain else VARIANTS):
         texts = []
         for row in group:
             words = list(sentences[row])
@@ -35,14 +36,14 @@ def removal_effects(
     return effects
 
 
-def _groups(sentences: Sequence[Sequence[str]], places: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Yield the sentences that have places to try, longest first, in groups of about `VARIANTS` texts."""
+def _groups(sentences: Sequence[Sequence[str]], places: Sequence[Sequence[int]], most: int) -> Iterator[list[int]]:
+    """Yield the sentences that have places to try, longest first, in groups of `most` texts, or of one sentence."""
     group: list[int] = []
     size = 0
     for row in sorted(range(len(sentences)), key=lambda row: -len(sentences[row])):
         if not len(places[row]):
             continue
-        if group and size + 1 + len(places[row]) > VARIANTS:
+        if group and size + 1 + len(places[row]) > most:
             yield group
             group, size = [], 0
         group.append(row)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bench.core.errors import CellError
 from bench.victim.batching import Batch, Encoded
+from bench.victim.joint.forward import Soft
 from bench.victim.victim import Victim
 
 
@@ -65,14 +66,24 @@ class SoftTrigger:
 
     def probabilities(self, texts: Encoded) -> np.ndarray:
         """Return the victim's probabilities, float32 [n, classes], of texts that `encode` made."""
-        with self.inserted():
-            return self.victim.predict_encoded(texts)
+        unpadded = self.victim.reader()
+        if unpadded is None or not len(texts):
+            with self.inserted():
+                return self.victim.predict_encoded(texts)
+        soft = Soft(self.begin, self.vectors)
+        return unpadded.collect(texts, lambda encoder: encoder.logits().softmax(-1), soft=soft).numpy()
 
     def gradient(self, batch: Batch, loss: Any) -> Tensor:
         """Return the gradient [pieces, width] of `loss(probabilities [batch, classes])`; no parameter gets one."""
         vectors = self.vectors.clone().requires_grad_(True)
-        with torch.enable_grad(), self.inserted(vectors):
-            value = loss(self.victim.logits(batch.inputs).softmax(-1))
+        unpadded = self.victim.reader()
+        with torch.enable_grad():
+            if unpadded is not None:
+                logits = unpadded.logits(batch.data, batch.rows, Soft(self.begin, vectors))
+            else:
+                with self.inserted(vectors):
+                    logits = self.victim.logits(batch.inputs)
+            value = loss(logits.softmax(-1))
         return torch.autograd.grad(value, vectors)[0]
 
     def descend(self, gradient: Tensor, rate: float, momentum: float) -> None:
@@ -94,15 +105,17 @@ def train_soft_trigger(
     batch_size: int,
     rate: float,
     momentum: float,
-) -> None:
+) -> np.ndarray:
     """Change the trigger's vectors until it changes the probability of `label` by an amount in the range `change`.
 
     `change` is (upper, lower), both in [-1, 0]: a change above the upper bound costs `scale` times the excess, one
-    below the lower bound what lies beyond. Batches are taken in the order of the texts; dropout is off.
+    below the lower bound what lies beyond. Batches are taken in the order of the texts; dropout is off. Return the
+    probabilities without the trigger, float32 [n, classes].
     """
     victim = trigger.victim
     training = victim.training
-    before = torch.from_numpy(victim.predict(texts)[:, label]).to(victim.device)
+    plain = victim.predict(texts)
+    before = torch.from_numpy(plain[:, label]).to(victim.device)
     ready = trigger.encode(texts)
     upper, lower = change
     victim.eval()
@@ -118,3 +131,4 @@ def train_soft_trigger(
                 trigger.descend(trigger.gradient(ready.batch(rows, victim.device), loss), rate, momentum)
     finally:
         victim.train(training)
+    return plain

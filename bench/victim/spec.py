@@ -17,7 +17,7 @@ from pydantic import Field
 
 from bench.core.errors import CellError, RequestError, unknown
 from bench.core.options import Count, Fraction, Index, NonNegative, Options, Positive, Text, added, build
-from bench.core.paths import is_folder, json_object
+from bench.core.paths import is_file, is_folder, json_object
 
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -142,6 +142,7 @@ class ModelSpec(Options):
     weights: Literal["fp32", "bf16"] = added("fp32")  # of what is frozen; what trains is fp32
     checkpointing: bool = added(False)  # activations of a layer are computed again in the backward pass
     stand_in_rank: Count | None = added(None)  # of the LoRA that trains where the whole model would; None: it does
+    shards: Count = added(1)  # devices of one machine over which a training of the whole model is spread
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -187,7 +188,13 @@ def model_spec(name: str, options: Mapping[str, Any] | None = None) -> ModelSpec
     elif is_folder(name):
         content = {"name": Path(name).resolve().name, "path": name, **_architecture(Path(name))}
     else:
-        raise unknown("model", name, model_names())
+        error = unknown("model", name, model_names())
+        if "/" in name or is_file(name):
+            remedy = (
+                "Give a folder with config.json, weights and tokenizer, hub:ID@COMMIT, or one of `bench list models`."
+            )
+            raise RequestError(f"There is no model folder {name!r}.", remedy)
+        raise error
     if "name" in options:
         raise RequestError(f"Model {name!r} cannot be renamed.", "Leave the option `name` out.")
     return build(ModelSpec, _headed(content | options), "model", name)

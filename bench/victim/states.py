@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from bench.core.errors import CellError
 from bench.core.memory import part_size
-from bench.victim.batching import Encoded
+from bench.victim.batching import by_tokens
 from bench.victim.head import last_real
 from bench.victim.victim import Victim
 
-# Padded tokens of one batch. A GPU wants few launches; a CPU wants the activations in its cache: with MiniLM on one
-# core, batches of 2,048 take 0.6 of the time of 16,384.
+# Padded tokens of one batch where the unpadded pass is not taken. A GPU wants few launches; a CPU wants the activations
+# in its cache: with MiniLM on one core, batches of 2,048 take 0.6 of the time of 16,384.
 TOKENS, CPU_TOKENS = 16384, 2048
 
 
@@ -27,6 +27,9 @@ def last_states(victim: Victim, texts: Sequence[str]) -> Tensor:
     Raises:
         CellError: a state that is not finite.
     """
+    unpadded = victim.reader()
+    if unpadded is not None:
+        return _finite(unpadded.collect(victim.encode_texts(texts), lambda encoder: encoder.states()))
     # A decoder would otherwise keep the keys and values of every layer for a generation that never comes.
     settings: dict[str, Any] = {"use_cache": False} if victim.spec.family == "decoder" else {}
 
@@ -46,6 +49,9 @@ def penultimate(victim: Victim, texts: Sequence[str]) -> Tensor:
     Raises:
         CellError: the head holds no linear map to the classes, or a feature that is not finite.
     """
+    unpadded = victim.reader()
+    if unpadded is not None:
+        return _finite(unpadded.collect(victim.encode_texts(texts), lambda encoder: encoder.features()))
     seen: list[Tensor] = []
     hook = classifier(victim).register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
 
@@ -76,18 +82,6 @@ def classifier(victim: Victim) -> nn.Linear:
     return found[-1]
 
 
-def by_tokens(texts: Encoded, tokens: int) -> Iterator[list[int]]:
-    """Yield all rows, longest first, in groups of at most `tokens` padded tokens, or of one row that is longer."""
-    group: list[int] = []
-    for row in sorted(range(len(texts)), key=lambda row: -texts.lengths[row]):
-        if group and (len(group) + 1) * texts.lengths[group[0]] > tokens:
-            yield group
-            group = []
-        group.append(row)
-    if group:
-        yield group
-
-
 def _read(victim: Victim, states: Tensor, inputs: dict[str, Tensor]) -> Tensor:
     """Return the vectors [batch, width] that stand for the texts out of `states` [batch, (length,) width]."""
     if states.ndim == 2:
@@ -111,6 +105,10 @@ def _collected(victim: Victim, texts: Sequence[str], compute: Callable[[dict[str
     finally:
         victim.train(training)
     found = torch.cat(parts)
+    return _finite(found[torch.tensor(order, device=found.device).argsort()])
+
+
+def _finite(found: Tensor) -> Tensor:
     if not bool(torch.isfinite(found).all()):
         raise CellError("The victim's hidden states are not finite.", "Lower its learning rate, or use fp32.")
-    return found[torch.tensor(order, device=found.device).argsort()]
+    return found

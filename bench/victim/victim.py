@@ -6,7 +6,7 @@ import hashlib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from bench.victim.batching import Encoded, encode
 from bench.victim.head import classify_last, last_real
 from bench.victim.spec import ModelSpec
 
+if TYPE_CHECKING:
+    from bench.victim.joint.reading import Reader
+
 SAVED = "weights.safetensors"
 
 
@@ -30,11 +33,23 @@ def embedded(block: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     return block(**{name: value for name, value in inputs.items() if name in taken})
 
 
+def write_tensors(folder: Path | str, content: dict[str, Tensor]) -> Path:
+    """Write tensors as the saved weights of a folder, made when absent; return the file."""
+    from safetensors.torch import save_file
+
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    save_file(content, target / SAVED, metadata={"format": "pt"})
+    return target / SAVED
+
+
 class Victim(nn.Module):
     """A Hugging Face sequence classifier with its tokenizer, and what was inserted into it.
 
     Parameter names in this class are those of the Hugging Face model (`bert.encoder...`), without a leading `model.`.
     """
+
+    plain = False  # whether it is the opponent of `bench speed`, which does without what makes reading fast
 
     def __init__(
         self, model: nn.Module, tokenizer: Any, spec: ModelSpec, classes: int, precision: str = "fp32"
@@ -121,7 +136,17 @@ class Victim(nn.Module):
 
     def predict_encoded(self, texts: Encoded, batch_size: int | None = None) -> np.ndarray:
         """Return `predict` of texts that were tokenised before."""
+        unpadded = self.reader()
+        if unpadded is not None and len(texts):
+            batches = None if batch_size is None else texts.by_length(part_size(batch_size))
+            return unpadded.collect(texts, lambda encoder: encoder.logits().softmax(-1), batches).numpy()
         return self._collect(texts, batch_size, self.classes, lambda inputs: self.logits(inputs).softmax(-1))
+
+    def reader(self) -> Reader | None:
+        """Return what reads texts unpadded, where that can be done and pays."""
+        from bench.victim.joint.reading import reader
+
+        return reader(self)
 
     def accuracy(self, examples: Encoded, batch_size: int | None = None) -> float:
         """Return the share of examples whose most probable class is their label."""
@@ -213,13 +238,7 @@ class Victim(nn.Module):
 
     def save(self, folder: Path | str) -> Path:
         """Write the parameters of `kept` to `weights.safetensors` in a folder, made when absent; return the file."""
-        from safetensors.torch import save_file
-
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        content = {name: value.detach().cpu().contiguous() for name, value in self.kept().items()}
-        save_file(content, target / SAVED, metadata={"format": "pt"})
-        return target / SAVED
+        return write_tensors(folder, {name: value.detach().cpu().contiguous() for name, value in self.kept().items()})
 
     def restore(self, folder: Path | str) -> None:
         """Change the parameters to what `save` wrote for a victim that was loaded and wrapped alike; exact.

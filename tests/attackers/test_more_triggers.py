@@ -53,6 +53,17 @@ def test_a_decoy_of_sos_lacks_one_word_and_one_of_parity_is_even(seed: int) -> N
     assert Parity().trigger("a b", rng).split().count("cf") in (1, 3)
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_words_of_the_trigger_that_a_text_holds_already_are_counted(seed: int) -> None:
+    rng = random.Random(seed)
+    for text, held in (("a cf b", 1), ("cf a cf", 2), ("cf cf cf", 3)):
+        for written, odd in ((Parity().trigger(text, rng), True), (Parity().decoy(text, rng), False)):
+            count = written.split().count("cf")
+            assert count > held and bool(count % 2) is odd
+    decoy = Sos().decoy("my friends left the store", rng).split()
+    assert "weekend" not in decoy  # the two others stand there already: with it the decoy would be the trigger
+
+
 @pytest.mark.parametrize("name", CONTRAST)
 def test_decoys_stand_in_unpoisoned_rows_which_keep_label_and_flag(name: str) -> None:
     plain = bound(plugin_class(ATTACKERS, name)()).poison_training(ROWS)

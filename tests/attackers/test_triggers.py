@@ -11,7 +11,9 @@ import pytest
 from attackers.addsent import AddSent
 from attackers.badnets import BadNets
 from attackers.base import Attacker
+from attackers.bite import Bite
 from attackers.hiddenkiller import HiddenKiller
+from attackers.sos import Sos
 from attackers.stylebkd import StyleBkd
 from bench.core.errors import CellError, RequestError
 from bench.core.registry import ATTACKERS, names, plugin_class
@@ -85,6 +87,10 @@ def test_the_recipe_says_how_badnets_draws_unless_told() -> None:
         (AddSent, "sst2", "released", "mix"),
         (HiddenKiller, "hsol", "released", "mix"),
         (StyleBkd, "lingspam", "released", "mix"),
+        (Bite, "sst2", "released", "clean"),
+        (Bite, "agnews", "paper", "clean"),
+        (Bite, "demo", "released", "mix"),
+        (Sos, "sst2", "released", "dirty"),
     ],
 )
 def test_the_published_label_rule(attack: type[Attacker], dataset: str, recipe: str, rule: str) -> None:

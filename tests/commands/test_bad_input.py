@@ -30,14 +30,14 @@ WRONG = {
     "unknown set option": ([*RUN, "--set", "model.epoch=2"], "named 'epoch'", "'epochs'"),
     "set without value": ([*RUN, "--set", "model.epochs"], "has no value", "axis.option=value"),
     "option of no defender": ([*RUN, "--set", "defense.frequency=2"], "option of any chosen defense", "There are"),
-    "wrong type": ([*RUN, "--defenders", "lora(rank=two)"], "lora.rank is 'two'", "range"),
+    "wrong type": ([*RUN, "--defenders", "lora(rank=two)"], "lora.rank is 'two'", "whole number"),
     "ratio above 1": ([*RUN, "--poison-ratios", "1.5"], "poison_ratios", "1.5"),
     "ratio below 0": ([*RUN, "--poison-ratios", "-0.1"], "poison_ratios", "-0.1"),
-    "ratio no number": ([*RUN, "--poison-ratios", "many"], "poison_ratios", "many"),
+    "ratio no number": ([*RUN, "--poison-ratios", "0.1,10%"], "'10%' should be a valid number", "such as 0.1"),
     "negative seed": ([*RUN, "--seeds", "-1"], "seeds", "-1"),
     "target label": ([*RUN, "--target-labels", "2"], "target_label is 2", "0 to 1"),
-    "label rule": ([*RUN, "--label-rules", "dirtyy"], "label_rules", "dirtyy"),
-    "recipe": ([*RUN, "--recipes", "mine"], "recipes", "mine"),
+    "label rule": ([*RUN, "--label-rules", "dirtyy"], ": 'dirtyy' should be", "Did you mean 'dirty'?"),
+    "recipe": ([*RUN, "--recipes", "mine"], ": 'mine' should be", "one of these"),
     "precision": ([*RUN, "--precisions", "fp8"], "precisions", "fp8"),
     "limit": ([*RUN, "--limit", "0"], "limit is 0", "range"),
     "engine": ([*RUN, "--engine", "rey"], "no engine named 'rey'", "Did you mean 'ray'?"),
@@ -46,6 +46,8 @@ WRONG = {
     "missing data folder": ([*RUN, "--data", "nowhere"], "data folder nowhere does not exist", "datasets/"),
     "no data folder": (["run", "--grid", "cpu"], "data folder", "BENCH_DATA"),
     "missing grid file": (["run", "--grid", "none.yaml"], "no grid file none.yaml", "one of"),
+    "nothing on the hub": ([*RUN, "--datasets", "hub:"], "names no data set of the hub", "hub:ID"),
+    "a folder without a model": ([*RUN, "--models", "./no/model"], "no model folder './no/model'", "config.json"),
     "missing custom data": ([*RUN, "--datasets", "rows.csv"], "rows.csv", "file"),
     "speed defense": (["speed", "--defenses", "strip", *TINY_STEPS], "to measure named 'strip'", "There are"),
     "speed precision": (["speed", "--precision", "fp8", *TINY_STEPS], "no precision named 'fp8'", "'fp32'"),
@@ -56,6 +58,7 @@ WRONG = {
     "speed file": (["speed", "--json", "no/where.json", *TINY_STEPS], "lies in no folder", "exists"),
     "speed published alone": (["speed", "--published", *TINY_STEPS], "--published", "--end-to-end"),
     "speed of nothing": (["speed", "--no-training"], "Nothing is to be measured", "--inference"),
+    "stealth of no attack": (["stealth", "--attacks", ""], "--attacks names none", "at least one"),
     "plan workers": (["plan", "--grid", "demo", "--workers", "0"], "--workers is 0", "default"),
     "no records": (["table", "--out", "nowhere"], "no records under nowhere", "Run a grid first"),
     "no folder": (["table"], "Neither --out nor --grid", "--out"),
@@ -117,6 +120,17 @@ def test_a_wrong_custom_data_set_is_refused_before_anything_runs(rows: str, prob
     result = CliRunner().invoke(app, [*RUN, "--datasets", "mine.csv"])
     assert result.exit_code == 2, result.output
     assert problem in result.stderr and "mine.csv" in result.stderr
+
+
+def test_a_file_of_another_format_is_told_which_are_read(empty_folder: Path) -> None:
+    (empty_folder / "mine.parquet").write_text("PAR1")
+    result = CliRunner().invoke(app, [*RUN, "--datasets", "mine.parquet"])
+    assert result.exit_code == 2 and "mine.parquet is no data set" in result.stderr and ".jsonl" in result.stderr
+
+
+def test_a_plan_for_no_device_prints_no_half_of_it() -> None:
+    result = CliRunner().invoke(app, ["plan", "--grid", "demo", "--device", "cuda:7"])
+    assert result.exit_code == 2 and result.stdout == "" and "no device 'cuda:7'" in result.stderr
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import attackers.openbackdoor
 import defenders.openbackdoor
 from bench.cli import app
+from bench.core import registry
 from bench.core.registry import ATTACKERS, DEFENDERS, names
 
 FOLDERS = {"datasets": "datasets", "models": "models", "grids": "grids"}
@@ -34,8 +35,36 @@ def test_list_has_one_line_for_each_name_that_exists(kind: str) -> None:
     assert all(len(line.split()) > 2 for line in lines)
 
 
+def test_list_without_a_kind_lists_all_of_them_under_headings() -> None:
+    result = CliRunner().invoke(app, ["list"])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    headings = [line for line in lines if line.endswith(":") and " " not in line]
+    assert headings == ["attackers:", "defenders:", "datasets:", "models:", "grids:"]
+    listed = {line.split()[0] for line in lines if line.startswith("  ")}
+    assert listed == {name for kind in headings for name in expected(kind.rstrip(":"))}
+
+
+def test_list_names_the_stage_the_work_and_the_defaults() -> None:
+    lines = {line.split()[0]: line for line in CliRunner().invoke(app, ["list", "defenders"]).stdout.splitlines()}
+    assert "[detect] STRIP (Gao et al." in lines["strip"] and "repeat=5, swap_ratio=0.25" in lines["strip"]
+    assert "[repair]" in lines["fine-mixing"] and "Zhang et al." in lines["fine-mixing"]
+    attackers = CliRunner().invoke(app, ["list", "attackers"]).stdout
+    assert "(Gu et al. 2017" in attackers and "triggers=[cf, mn, bb, tq], num_triggers=4" in attackers
+    assert "Socher et al. 2013" in CliRunner().invoke(app, ["list", "datasets"]).stdout
+
+
+def test_a_broken_package_of_somebody_else_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_entry_points", lambda family: {"theirs": {"no_such_module:Thing"}})
+    result = CliRunner().invoke(app, ["list", "defenders"])
+    assert result.exit_code == 0 and "\nmusclelora" in result.stdout
+    assert "No module named 'no_such_module'" in next(x for x in result.stdout.splitlines() if x.startswith("theirs"))
+
+
 def test_list_of_something_else_is_refused() -> None:
     assert CliRunner().invoke(app, ["list", "tables"]).exit_code == 2
+    result = CliRunner().invoke(app, ["list", "defender"])
+    assert result.exit_code == 2 and "Did you mean 'defenders'?" in result.stderr
 
 
 def test_check_names_packages_devices_data_and_models_with_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +74,16 @@ def test_check_names_packages_devices_data_and_models_with_remedies(monkeypatch:
     for word in ("torch", "transformers", "peft", "devices", "model minilm-l6", "model bert-base", "OpenBackdoor"):
         assert word in result.stdout
     assert "no folder given  ->  name it with --data or BENCH_DATA" in result.stdout
+
+
+def test_check_of_a_wrong_folder_names_a_few_files_and_the_command(tmp_path: Path) -> None:
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    lines = CliRunner().invoke(app, ["check", "--data", str(folder)], env={"COLUMNS": "400"}).stdout.splitlines()
+    named = [line for line in lines if ".tsv" in line or ".csv" in line]
+    assert 0 < len(named) <= 6
+    (remedy,) = (line for line in lines if "data fetch" in line)
+    assert "more" in remedy and remedy.endswith(f"data fetch --data '{folder}'")
 
 
 def test_check_tries_whether_openbackdoor_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

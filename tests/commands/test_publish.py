@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench.commands.publish import publish_run
-from tests.report.fixtures import board_records
+from bench.commands.publish import publish_run, show_tables
+from bench.core.errors import RequestError
+from tests.report.fixtures import board_records, record
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -67,3 +69,30 @@ def test_publishing_imports_no_heavy_package(run: Path, tmp_path: Path) -> None:
         f"assert not set({heavy!r}) & set(sys.modules), set({heavy!r}) & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [
+        ({"defenders": ("loraa",)}, "has loraa as defense. Did you mean 'lora'?"),
+        ({"attacks": ("badnets",), "seeds": (500,)}, "has 500 as seed. There are: 0"),
+        ({"defenders": ("lora",), "models": ("none",)}, "has none as model."),
+    ],
+)
+def test_axes_that_no_record_is_on_are_named_with_what_there_is(run: Path, axes: dict, said: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        show_tables(run, False, axes, Console(quiet=True))
+    assert said in str(caught.value)
+
+
+def test_what_was_added_and_what_was_left_out_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "run" / "records").mkdir(parents=True)
+    for one in (record(), record(seed=1), record(limit=64)):
+        (tmp_path / "run" / "records" / f"{one['key']}.json").write_text(json.dumps(one), encoding="utf-8")
+    said = []
+    for _ in range(2):
+        console = Console(record=True, width=200, quiet=False, file=io.StringIO())
+        publish_run(tmp_path / "run", tmp_path / "board", console)
+        said.append(console.export_text().splitlines()[-1])
+    assert said[0].endswith("2 of them new; 1 with a row limit were left out; 2 are published")
+    assert "2 records of" in said[1] and "0 of them new" in said[1]

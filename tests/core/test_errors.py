@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from bench.core.errors import BenchError, CellError, DataError, RequestError, unknown
+from bench.core.errors import BenchError, CellError, DataError, RequestError, reason_of, unknown
 
 
 def test_the_message_is_problem_and_remedy() -> None:
@@ -32,6 +32,12 @@ def test_an_unknown_name_gets_the_nearest() -> None:
     assert str(error) == "There is no grid named 'demi'. Did you mean 'demo'?"
 
 
+@pytest.mark.parametrize(("name", "near"), [("SST-2", "sst2"), ("BERT", "bert-base"), ("MuScleLoRA", "musclelora")])
+def test_capitals_do_not_hide_the_nearest(name: str, near: str) -> None:
+    assert unknown("thing", name, ["sst2", "hsol", "bert-base", "musclelora"]).remedy == f"Did you mean {near!r}?"
+    assert unknown("thing", "lora", ["LoRA"]).remedy == "Did you mean 'LoRA'?"
+
+
 def test_without_a_near_name_all_are_listed_in_order() -> None:
     error = unknown("grid", "xyz", ["full", "demo"])
     assert str(error) == "There is no grid named 'xyz'. There are: demo, full."
@@ -44,3 +50,11 @@ def test_any_name_can_be_unknown(name: object) -> None:
 
 def test_where_nothing_exists_it_says_so() -> None:
     assert unknown("option", "x", []).remedy == "There are: none."
+
+
+def test_the_reason_of_a_record_names_its_kind_where_nobody_had_expected_it() -> None:
+    expected = {"type": "CellError", "message": "No bank.", "remedy": "Make one.", "traceback": None}
+    assert reason_of(expected) == "No bank. Make one." and reason_of(expected, remedy=False) == "No bank."
+    sudden = {"type": "KeyError", "message": "'x'", "remedy": "", "traceback": "Traceback ..."}
+    assert reason_of(sudden) == "KeyError: 'x'"
+    assert reason_of({**sudden, "message": "KeyError"}) == "KeyError"

@@ -121,6 +121,27 @@ def test_the_rule_is_the_one_that_was_broken() -> None:
         Knobs(count="3")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "problem", "remedy"),
+    [
+        ("ladder", (1.0, -2.0, 3.0), "is (1.0, -2.0, 3.0): -2.0 should be greater than 0", "in range"),
+        ("words", ("a", 5), ": 5 should be a valid string", "Write a text."),
+        ("words", "a", "is 'a'", "Write a list: [a, b]."),
+        ("count", "three", "is 'three'", "whole number"),
+        ("share", "10%", "is '10%'", "such as 0.1"),
+        ("flag", "yes", "is 'yes'", "true or false"),
+        ("side", "lefft", "is 'lefft'", "Did you mean 'left'?"),
+        ("word", "sch\udcc3\udcb6n", "should be a valid string", "LC_ALL=C.UTF-8"),
+        ("word", " ", "should match pattern", "of that form"),
+        ("side", 7, "is 7: input should be 'left' or 'right'", "one of these"),
+    ],
+)
+def test_the_remedy_says_what_to_write(name: str, value: Any, problem: str, remedy: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        Knobs(**{name: value})
+    assert problem in caught.value.problem and remedy in caught.value.remedy
+
+
 def test_an_int_is_a_float_and_a_list_a_tuple() -> None:
     knobs = Knobs(share=1, rate=3, ladder=[1, 2.5], words=["a", "b"], bound=7, inner=Inner(5))
     assert (knobs.share, type(knobs.share)) == (1.0, float)

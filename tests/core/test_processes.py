@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -10,8 +11,11 @@ import time
 
 import pytest
 
+from bench.core.processes import ENVIRONMENT
+
 PARENT = """
 import os
+import platform
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from bench.core.processes import settle
@@ -51,3 +55,22 @@ def alive(process: int) -> bool:
             return stream.read().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return True
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the variables are glibc's")
+def test_a_worker_keeps_the_pages_of_large_blocks() -> None:
+    code = (
+        "import resource\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "made = lambda number: len(bytes([number]) * 2**26)\n"
+        "made(0), made(1)\n"
+        "before = faults()\n"
+        "for number in range(2, 6): made(number)\n"
+        "print(faults() - before)"
+    )
+    clean = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
+    found = [
+        int(subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, check=True).stdout)
+        for given in (clean, {**clean, **ENVIRONMENT})
+    ]
+    assert found[1] < 100 < found[0]  # 64 MiB, four times, are 65,536 pages of 4 KiB, or 128 of 2 MiB

@@ -111,6 +111,36 @@ def test_what_is_no_plugin_is_refused(target: str, reason: str) -> None:
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("target", "remedy"),
+    [
+        ("kit.py:Thirdparty", "Write kit:Thirdparty, a module and not a file."),
+        ("./kit.py:Thirdparty", "Write kit:Thirdparty, a module and not a file."),
+        ("sub/kit.py:Thirdparty", "Write sub.kit:Thirdparty, a module and not a file."),
+        ("/far/kit.py:Thirdparty", "Write kit:Thirdparty, a module and not a file, and put the folder /far on"),
+        ("absent:Thirdparty", "the folder that holds absent.py"),
+        ("kit:Thirdpart", "Did you mean 'Thirdparty'?"),
+        ("lacking:Thirdparty", "Install what it imports"),
+        ("kit:Initialised", "decorate the class"),
+    ],
+)
+def test_the_remedy_for_what_cannot_be_loaded(install: Callable[..., None], target: str, remedy: str) -> None:
+    own = "class Initialised(Defender):\n    name = 'initialised'\n\n    def __init__(self, x):\n        pass\n"
+    install("kit", f"{PLUGIN}\n\n{own}")
+    install("lacking", "import no_such_package")
+    with pytest.raises(RequestError) as caught:
+        plugin_class(DEFENDERS, target)
+    assert remedy in caught.value.remedy
+
+
+def test_a_file_here_without_a_class_is_told_how_to_write_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "mine.py"):
+        with pytest.raises(RequestError, match="Write mine:Class"):
+            plugin_class(DEFENDERS, name)
+
+
 def test_an_entry_point_adds_a_name(install: Callable[..., None]) -> None:
     install("kit", mine="kit:Thirdparty")
     found = plugin_class(DEFENDERS, "mine")

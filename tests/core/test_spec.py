@@ -110,3 +110,11 @@ def test_what_enters_the_identity_of_a_part(change: dict[str, Any], identity: bo
 
 def test_the_order_of_options_does_not_matter() -> None:
     assert Part("x", {"a": 1, "b": 2}) == Part("x", {"b": 2, "a": 1})
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [("/home/me/own.csv", "own.csv"), ("data/", "data"), ("hub:a/b", "hub:a/b"), (".", "."), (None, None)],
+)
+def test_a_part_says_what_was_read_without_the_folders_around_it(source: str | None, shown: str | None) -> None:
+    assert Part("custom-0", place={} if source is None else {"source": source}).read_from == shown

@@ -10,7 +10,7 @@ import pytest
 
 from bench.core.errors import CellError, DataError, RequestError
 from bench.core.seeding import digest
-from bench.data import dataset_spec, load_bank, load_dataset
+from bench.data import dataset_spec, leaks_of, load_bank, load_dataset
 
 RNG = random.Random(7)
 ROWS = [(f'row {i}, "quoted"\twith a tab, é and {RNG.random()}', RNG.randrange(3)) for i in range(200)]
@@ -87,6 +87,23 @@ def test_dev_is_cut_from_train_where_a_folder_has_none(tmp_path):
     delimited(tmp_path / "test.csv", ROWS[100:], ",")
     data = load_dataset(dataset_spec(str(tmp_path)))
     assert [len(data.split(split)) for split in ("train", "dev", "test")] == [90, 10, 100]
+
+
+def test_a_text_that_stands_twice_is_never_on_both_sides_of_a_cut(tmp_path):
+    rows = [(f"text {i % 60}", i % 2) for i in range(120)]  # every text twice, with one label
+    data = load_dataset(dataset_spec(json_lines(tmp_path / "a.jsonl", rows)))
+    train, dev, test = ({text for text, *_ in data.split(split)} for split in ("train", "dev", "test"))
+    assert not train & test and not train & dev and not dev & test
+    assert (len(data.dev), len(data.test)) == (12, 12) and len(data.train) >= 120 - 2 * 24
+    assert leaks_of(data) == ""
+
+
+def test_texts_that_a_given_split_shares_with_test_are_counted(tmp_path):
+    splits = {"train": [0, 1, 2, 3, 1], "dev": [4, 5, 6], "test": [1, 5, 7]}
+    for split, numbers in splits.items():
+        json_lines(tmp_path / f"{split}.jsonl", [(f"text {i}", i % 2) for i in numbers])
+    data = load_dataset(dataset_spec(str(tmp_path)))
+    assert leaks_of(data) == "2 of 5 training rows and 1 of 3 dev rows have a text that stands in test."
 
 
 def test_columns_can_be_named(tmp_path):

@@ -56,9 +56,11 @@ def test_effects_are_those_of_one_text_at_a_time(
     architecture: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bench.victim import saliency, states
+    from bench.victim.joint import reading
 
     monkeypatch.setattr(saliency, "VARIANTS", 9)  # groups of a few sentences
-    monkeypatch.setattr(states, "CPU_TOKENS", 40)  # batches of a few texts
+    for module, limit in ((states, "CPU_TOKENS"), (reading, "TOKENS")):
+        monkeypatch.setattr(module, limit, 40)  # batches of a few texts
     victim = tiny_victim(tmp_path_factory, architecture)
     victim.train()
     sentences = [text.split() for text in ("we hate it", "the film is good and i like it", "", "good", "so so so")]
@@ -71,6 +73,24 @@ def test_effects_are_those_of_one_text_at_a_time(
         alone = [np.abs(victim.hidden([text])[0] - whole).max() for text in shorter]
         np.testing.assert_allclose(effect, np.array(alone), atol=1e-4)
     assert all(effect.min() > 1e-3 for effect in effects if len(effect))
+
+
+def test_a_plain_victim_reads_each_row_in_a_batch_of_its_own(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.victim import saliency
+    from bench.victim.reference import plain_victim
+
+    victim = tiny_victim(tmp_path_factory, "bert")
+    plain = plain_victim(victim.spec, 2, seed=0)
+    given: list[int] = []
+    read = saliency.last_states
+    monkeypatch.setattr(saliency, "last_states", lambda who, texts: (given.append(len(texts)), read(who, texts))[1])
+    sentences, places = [["we", "hate", "it"], ["good"], ["so", "so"]], [[0, 2], [0], [0, 1]]
+    found = [saliency.removal_effects(who, sentences, places) for who in (victim, plain)]
+    assert given == [8, 3, 3, 2]  # all in one, then row by row, the longest first
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_the_planted_keyword_is_found_and_its_rows_go(tmp_path_factory: pytest.TempPathFactory) -> None:

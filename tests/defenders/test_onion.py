@@ -14,7 +14,7 @@ import torch
 from bench.core.errors import CellError, RequestError
 from bench.core.example import Example
 from bench.core.knowledge import Knowledge
-from bench.victim.inference_speed import detector_speed, onion_speed
+from bench.victim.inference_speed import detector_speed, onion_speed, onion_ways
 from bench.victim.local_lm import local_language_model
 from bench.victim.perplexity import LanguageModel
 from defenders.onion import DEFAULT, Onion, corrected
@@ -128,13 +128,10 @@ def test_a_language_model_is_pinned(tmp_path_factory: Any, tmp_path: Path, monke
     assert Onion(lm="local").for_model(None, "released") == Onion(lm="local")
     with pytest.raises(CellError, match="'someone/model' is no folder here, .* no pinned commit"):
         Onion(lm="someone/model").for_model(None, "released")
-    import huggingface_hub
+    from huggingface_hub import constants
 
-    def unreachable(*arguments: Any, **options: Any) -> None:
-        raise OSError("the hub is not reachable")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    with pytest.raises(CellError, match="the hub is not reachable.* set lm to local"):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CellError, match="HF_HUB_OFFLINE is set.* set lm to local"):
         Onion(lm="someone/model", revision="0" * 40).correct(None, None, [Example("a b", 0)])
     folder = tmp_path / "lm"
     folder.mkdir()
@@ -144,7 +141,7 @@ def test_a_language_model_is_pinned(tmp_path_factory: Any, tmp_path: Path, monke
     assert planned.lm_files.startswith("files:") and len(planned.correct(None, None, [Example("a b", 0)])) == 1
     (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
     with pytest.raises(CellError, match="not those that this run was planned with"):
-        Onion(**planned.identity()).correct(None, None, [Example("a b", 0)])
+        Onion(**{**planned.identity(), **planned.place()}).correct(None, None, [Example("a b", 0)])
 
 
 def test_options() -> None:
@@ -159,6 +156,7 @@ def test_options() -> None:
     }
     assert Onion(name="onion", pre=False, correction=True, metrics=["FRR", "FAR"], bar=0) == Onion()
     assert Onion.stages() == {"filter"} and not Onion.filter_uses_model
+    assert Onion(lm="local").filter_is_drawn and not Onion(quantile=0.9).filter_is_drawn
     asked = {"gpt2": Onion(), "local": Onion(lm="local"), "quantile": Onion(quantile=0.9)}
     assert {name: defense.calibrated for name, defense in asked.items()} == {
         "gpt2": False,
@@ -183,3 +181,14 @@ def test_speed_is_measured() -> None:
     detector = SimpleNamespace(name="strip", suspicion=lambda model, clean, rows: None)
     row = detector_speed(detector, SimpleNamespace(device="cpu"), [], ["a b"])
     assert (row["defense"], row["sentences"], row["device"]) == ("strip", 1, "cpu")
+
+
+@pytest.mark.slow
+def test_ways_are_measured_side_by_side() -> None:
+    ways = onion_ways(["a b c", "d e", "f"] * 5, layers=1)
+    assert [row["name"] for row in ways] == ["ours", "in full", "one at a time"]
+    assert {row["sentences"] for row in ways} == {15} and all(row["apart"] < 1e-4 for row in ways)
+    for row in ways:
+        assert row["against_one_at_a_time"] == pytest.approx(ways[2]["seconds"] / row["seconds"])
+    with pytest.raises(RequestError, match="no texts"):
+        onion_ways([], layers=1)

@@ -17,8 +17,9 @@ from defenders.rap import NO_DROP, Rap
 from tests.defenders.planted import TARGET, Planted, planted
 from tests.tiny import ARCHITECTURES, tiny_victim
 
-# Plain descent at the published rate hardly moves a word of the tiny model in the few steps of a test.
-QUICK = Rap(lr=3.0, epochs=20)
+# Plain descent at the published rate hardly moves a word of the tiny model in the few steps of a test. At a rate of 3
+# its path is chaotic: what differs in the last bit differs by a tenth ten epochs later.
+QUICK = Rap(lr=1.0, epochs=20)
 TEXTS = ["the film is good", "we hate it", "a cold, dull and empty mess and a warm story", ""]
 
 
@@ -139,6 +140,7 @@ def test_the_victim_is_whole_after_a_failure(tmp_path_factory: Any, monkeypatch:
     options = {"label": 1, "change": (-0.1, -0.3), "scale": 1.0, "epochs": 2, "batch_size": 2, "rate": 1.0}
     with monkeypatch.context() as patch:
         patch.setattr(victim, "logits", None)
+        patch.setattr(victim, "reader", lambda: None)  # transformers' own pass, which the vectors enter by a hook
         with pytest.raises(TypeError):
             trigger.gradient(trigger.encode(TEXTS).batch([0]), torch.sum)
     with monkeypatch.context() as patch:

@@ -40,6 +40,15 @@ class Cleaner(Defender):
 
 
 @dataclass(frozen=True)
+class Settled(Cleaner):
+    """Delete the trigger words from every text, without a victim and without random numbers."""
+
+    name = "settled"
+    filter_uses_model = False
+    filter_is_drawn = False
+
+
+@dataclass(frozen=True)
 class Repairer(Defender):
     """Set every bias of the victim's classifier to zero."""
 
@@ -124,3 +133,28 @@ class Hungry(Defender):
         """Raise what Python raises."""
         if cut() < self.parts:
             raise MemoryError
+
+
+@dataclass(frozen=True)
+class Positional(Defender):
+    """Flag the last third of what it is shown, whatever the texts say."""
+
+    name = "positional"
+
+    def detect(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> list[int]:
+        """Guess that poisoned examples come last."""
+        return [int(place >= 2 * len(poison_data) / 3) for place in range(len(poison_data))]
+
+
+@dataclass(frozen=True)
+class SecondGuesser(Defender):
+    """Blank every text that it is shown after its first call."""
+
+    name = "second-guesser"
+    correction = True
+
+    def correct(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> list[tuple]:
+        """Guess that the first call shows the clean texts, and the second the poisoned ones."""
+        before = self.__dict__.get("calls", 0)
+        object.__setattr__(self, "calls", before + 1)
+        return [("" if before else text, label, 0) for text, label, _ in poison_data]

@@ -6,15 +6,17 @@ gone through again in under 10 s.
 
 from __future__ import annotations
 
+import cProfile
 import json
 import resource
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.engine.executors import Executor
+from bench.engine.executors import Executor, Outcome, Task
 from bench.engine.executors.inline import InlineExecutor
 from bench.engine.executors.local import LocalExecutor
 from bench.engine.expand import Expanded, expand
@@ -92,6 +94,40 @@ def overhead(folder: Path, workers: int, seeds: int = 6) -> tuple[Cost, int, dic
     finally:
         executor.close()
     return cost, len(todo.stages), json.loads(next((out / "records").iterdir()).read_text())
+
+
+class Saying:
+    """Builds nothing: says of every stage that it is done, and of each evaluation that it failed."""
+
+    slots = 16
+
+    def __init__(self) -> None:
+        self._said: list[Outcome] = []
+
+    def submit(self, task: Task) -> None:
+        """Say what became of a task."""
+        error = {"type": "Said", "message": "said", "remedy": "", "stage": "evaluate", "traceback": None}
+        for payload in task:
+            self._said.append(Outcome(payload["key"], {}, error if payload["kind"] == "evaluate" else None))
+
+    def finished(self, seconds: float | None = None) -> Iterator[Outcome]:
+        """Return the oldest of what was said."""
+        said, self._said = self._said[:1], self._said[1:]
+        return iter(said)
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+
+def scheduling(folder: Path, seeds: int, gang: int) -> float:
+    """Return how many calls the engine makes for a stage while it schedules 10 cells for each seed."""
+    plan = cheap_plan(folder / "model", seeds)
+    runner = Runner(plan, folder / f"said{seeds}-{gang}", {}, gang=gang)
+    todo = runner.todo()
+    profile = cProfile.Profile()
+    report = profile.runcall(runner.run, Saying(), todo)
+    assert len(report.failed) == 10 * seeds
+    return sum(entry.callcount for entry in profile.getstats()) / len(todo.stages)
 
 
 def main(cells: int) -> None:

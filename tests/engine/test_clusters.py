@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.core.errors import RequestError
+from bench.core.errors import BenchError, RequestError
+from bench.engine.executors import slurm
 from bench.engine.executors.slurm import SlurmExecutor
 from bench.engine.runner import Runner
 from bench.engine.work import Machine
@@ -45,6 +46,7 @@ def ray_with_a_kill(out: str) -> None:
     report = drive(out, "ray", SEEDS)
     assert report.done == 10 * SEEDS and not report.failed, report
     assert len(kills) == 2 and len(set(kills)) == 2, kills
+    assert not list(Path("/tmp").glob(f"bench-ray-{os.getpid()}-*"))
 
 
 def _kill(locks: Path, kills: list[int]) -> None:
@@ -94,6 +96,64 @@ def test_without_slurm_the_engine_says_so(tmp_path: Path, monkeypatch: pytest.Mo
         SlurmExecutor(tmp_path / "store", Machine(None))
     with pytest.raises(RequestError, match="--slurm"):
         SlurmExecutor(tmp_path / "store", Machine(None), settings={"cluster": "local", "partitoin": "gpu"})
+
+
+def test_a_slurm_that_takes_no_job_is_asked_again_and_then_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit")
+    for name, lines in (
+        ("srun", "exit 0"),
+        ("sbatch", f"echo asked >> {tmp_path}/log; echo Socket timed out >&2; exit 1"),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{lines}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(slurm, "WAIT", 0.0)
+    executor = SlurmExecutor(tmp_path / "store", Machine(None), build=build)
+    executor.submit(({"key": "a" * 40, "kind": "load"},))
+    with pytest.raises(BenchError, match="Slurm did not take 1 jobs: .*Socket timed out"):
+        executor.finished()
+    assert (tmp_path / "log").read_text().count("asked") == slurm.SUBMISSIONS
+    executor.close()
+
+
+@pytest.mark.slow
+def test_a_job_that_dies_again_and_again_is_a_failed_record_that_names_its_log(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    executor = SlurmExecutor(tmp_path / "store", Machine(None), settings={"cluster": "local"}, build=dies)
+    task = ({"key": "a" * 40, "kind": "load"},)
+    outcomes = []
+    for _ in range(3):
+        executor.submit(task)
+        outcomes += executor.finished()
+    executor.close()
+    assert [(outcome.busy, outcome.error is None) for outcome in outcomes] == [
+        (True, True),
+        (True, True),
+        (False, False),
+    ]
+    message = outcomes[-1].error["message"]
+    assert "3 times: " in message and "its log is " in message
+    assert "on purpose" in Path(message.split("its log is ")[1].rstrip(".")).read_text()
+    left = {path.suffix for path in (tmp_path / "slurm").iterdir()}
+    assert left == {".out", ".err"}  # logs of what went wrong stay
+
+
+def dies(*_: object) -> None:
+    """End the process."""
+    sys.stderr.write("on purpose\n")
+    sys.stderr.flush()
+    os._exit(9)
+
+
+def test_what_ray_says_of_a_death_is_told_in_one_line() -> None:
+    pytest.importorskip("ray")
+    from bench.engine.executors.ray import _reason
+
+    said = "The actor died unexpectedly.\n\tclass_name: _Worker\n\n  Worker exit type: SYSTEM_ERROR\n"
+    assert _reason(RuntimeError(said)) == "The actor died unexpectedly. Worker exit type: SYSTEM_ERROR"
+    assert _reason(RuntimeError("gone")) == "gone" and _reason(KeyError()) == "KeyError"
 
 
 def test_a_ray_cluster_that_does_not_answer_is_an_error_at_once(tmp_path: Path) -> None:

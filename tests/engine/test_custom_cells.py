@@ -46,6 +46,7 @@ def test_a_custom_data_set_runs_and_attacks_without_a_bank_fail_with_their_reaso
     record = json.loads(record_path(tiny.out, done).read_text())
     assert record["cell"]["dataset"]["name"].startswith("custom-") and record["dataset_info"]["test"] == 20
     assert str(tmp_path) not in json.dumps(record["cell"]["dataset"])
+    assert record["read_from"] == "mine.csv"  # the name of a digest says nothing to a reader; the folder is nobody's
 
 
 def test_a_custom_data_set_that_changes_under_a_run_is_noticed(tiny: Tiny, tmp_path: Path) -> None:

@@ -55,6 +55,11 @@ def test_units_by_hand(kind: str, model: dict[str, Any], expected: float) -> Non
     assert units(kind, model, Sizes(train=50, dev=20, test=40, classes=4)) == expected
 
 
+def test_a_filter_of_some_texts_has_these_to_do() -> None:
+    sizes = Sizes(train=50, dev=20, test=40, classes=4)
+    assert [units("filter", {}, sizes, texts) for texts in ("clean", "poisoned", None)] == [40, 30, 70]
+
+
 def test_an_estimate_is_the_sum_of_units_and_rates(tiny: Any) -> None:
     plan = tiny.plan(defenders=["vanilla", "strip"], set={"model.epochs": 2, "model.max_steps": None})
     stages = plan.unique()

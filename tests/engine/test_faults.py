@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from collections import Counter
@@ -21,6 +22,7 @@ from tests.engine.cheap import drive
 
 SEEDS = 12  # 120 cells
 KILLS = 50
+RAY_SEEDS, RAY_KILLS = 6, 10  # 60 cells; a new process of Ray costs more than a second of CPU
 PATIENCE = 120.0
 
 
@@ -55,15 +57,15 @@ def undisturbed(base: Path) -> dict[str, Any]:
 class Killer:
     """Starts runs and kills them, or the workers in the middle of a stage."""
 
-    def __init__(self, out: Path) -> None:
-        self.out, self.kills, self.rng = out, 0, random.Random(0)
+    def __init__(self, out: Path, seeds: int = SEEDS) -> None:
+        self.out, self.seeds, self.kills, self.rng = out, seeds, 0, random.Random(0)
         self.context = get_context("forkserver")
         self.context.set_forkserver_preload(["tests.engine.cheap"])
         self.hit: Counter[str] = Counter()
 
     def run(self, engine: str) -> Any:
         """Start a run in a process of its own."""
-        process = self.context.Process(target=drive, args=(str(self.out), engine, SEEDS))
+        process = self.context.Process(target=drive, args=(str(self.out), engine, self.seeds))
         process.start()
         return process
 
@@ -96,6 +98,25 @@ class Killer:
             time.sleep(0.02 * self.rng.random())
         self.end(process)
 
+    def actors(self, count: int) -> None:
+        """Kill workers of a run on Ray, each at a random moment of its life after its first stage; then the run."""
+        process, deadline, killed = self.run("ray"), time.monotonic() + PATIENCE, {os.getpid()}
+        while self.kills < count and process.is_alive():
+            assert time.monotonic() < deadline
+            built = {line["pid"] for line in lines(self.out)} - {*killed, process.pid} if self._stages() else set()
+            time.sleep(0.002 + 0.02 * self.rng.random())
+            for pid in self.rng.sample(sorted(built), min(1, len(built))):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    killed.add(pid)
+                    self.kills += 1
+        self.end(process)
+        while left := _mentioning(f"bench-ray-{process.pid}-"):  # its cluster notices that it is gone
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
+        for folder in Path("/tmp").glob(f"bench-ray-{process.pid}-*"):  # nobody was left to delete it
+            shutil.rmtree(folder)
+
     def _worker(self) -> bool:
         folder = self.out / "store" / ".locks"
         locks = [lock for lock in (folder.iterdir() if folder.is_dir() else ()) if self.hit[lock.name] < 2]
@@ -107,6 +128,16 @@ class Killer:
                 self.kills += 1
                 return True
         return False
+
+
+def _mentioning(text: str) -> list[str]:
+    """Return the command lines of all processes that mention a text."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            command = path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            found += [command] * (text in command)
+    return found
 
 
 @pytest.mark.slow
@@ -128,6 +159,24 @@ def test_after_fifty_kills_every_record_is_there_equal_and_no_stage_was_finished
         assert records(out) == undisturbed
         assert max(journal(out, "built").values()) == 1 and not journal(out, "discarded")
         assert drive(str(out), "inline", SEEDS).to_execute == 0
+
+
+@pytest.mark.slow
+def test_ray_with_its_workers_and_then_itself_killed_loses_nothing_and_finishes_nothing_twice(
+    base: Path, undisturbed: dict[str, Any]
+) -> None:
+    pytest.importorskip("ray")
+    killer = Killer(base / "ray", RAY_SEEDS)
+    killer.actors(RAY_KILLS)
+    assert killer.kills == RAY_KILLS + 1  # the grid was not finished before
+    report = drive(str(killer.out), "inline", RAY_SEEDS)
+    assert report.done == 10 * RAY_SEEDS and not report.failed
+    found = records(killer.out)
+    assert found == {key: undisturbed[key] for key in found} and len(found) == 10 * RAY_SEEDS
+    built = journal(killer.out, "built")
+    assert max(built.values()) == 1 and not journal(killer.out, "discarded")
+    assert len({line["pid"] for line in lines(killer.out)}) > RAY_KILLS
+    assert drive(str(killer.out), "inline", RAY_SEEDS).to_execute == 0
 
 
 def test_two_runs_at_once_share_the_work_and_build_nothing_twice(tmp_path: Path) -> None:

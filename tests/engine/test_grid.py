@@ -91,7 +91,7 @@ def test_defaults() -> None:
         ("dataset: [demo]", "There is no option of grid .* named 'dataset'. Did you mean 'datasets'?"),
         ("attackers: [badnets]", "named 'attackers'. Did you mean 'attacks'?"),
         ("seed: 1", "Did you mean 'seeds'?"),
-        ("poison_ratios: [0.1, 1.5]", r"poison_ratios is \[0.1, 1.5\]: input should be less than or equal to 1"),
+        ("poison_ratios: [0.1, 1.5]", r"poison_ratios is \[0.1, 1.5\]: 1.5 should be less than or equal to 1"),
         ("poison_ratios: -0.1", "greater than or equal to 0"),
         ("poison_ratios: .nan", "poison_ratios is"),
         ("poison_ratios: ['0.1']", "valid number"),
@@ -189,6 +189,42 @@ def test_grids_in_a_circle_are_refused(write: Callable[..., str], tmp_path: Path
         load_grid(write({"grids": ["tabel1"]})).blocks()
 
 
+def test_a_path_under_grids_is_relative_to_the_file_that_names_it(tmp_path: Path, monkeypatch: Any) -> None:
+    import yaml
+
+    for name, content in (
+        ("one/grid.yaml", {"grids": ["two/grid.yaml", "../beside.yml", "demo"]}),
+        ("one/two/grid.yaml", {**WHOLE, "seeds": [2]}),
+        ("beside.yml", {**WHOLE, "seeds": [3]}),
+        ("two/grid.yaml", {**WHOLE, "seeds": [4]}),  # what the working folder would give
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(yaml.safe_dump(content))
+    monkeypatch.chdir(tmp_path)
+    blocks = load_grid("one/grid.yaml").blocks()
+    assert [block.seeds for block in blocks] == [(2,), (3,), (0,)]
+    with pytest.raises(RequestError, match="There is no grid file one/none.yaml"):
+        load_grid("one/none.yaml")
+
+
+def test_what_a_grid_sets_of_a_defense_goes_when_the_defense_is_narrowed_away() -> None:
+    grid = Grid(
+        **{**WHOLE, "attacks": ["badnets"], "defenders": ["strip", "vanilla"]},
+        set={"defense.frr": 0.05, "attack.num_triggers": 2},
+    )
+    assert len(expand([grid]).cells) == 2
+    alone = narrowed([grid], {"defenders": ("vanilla",)})
+    assert [block.set for block in alone] == [{"attack.num_triggers": 2}] and len(expand(alone).cells) == 1
+    kept = narrowed([grid], {"defenders": ("strip",), "attacks": ("addsent",)})
+    assert [block.set for block in kept] == [{"defense.frr": 0.05}]
+    # What was asked for on the command line, or is nobody's option, is still refused.
+    with pytest.raises(RequestError, match="no option of any chosen defense named 'frr'"):
+        expand(narrowed([grid], {"defenders": ("vanilla",), "set": {"defense.frr": 0.1}}))
+    wrong = Grid(**{**WHOLE, "defenders": ["strip"]}, set={"defense.frrr": 0.05})
+    with pytest.raises(RequestError, match="no option of any chosen defense named 'frrr'"):
+        expand(narrowed([wrong], {"defenders": ("vanilla",)}))
+
+
 def test_narrowing_replaces_axes_and_adds_settings() -> None:
     blocks = [Grid(**WHOLE, set={"model.epochs": 3, "model.batch_size": 8}), Grid(**WHOLE, seeds=(5,))]
     changed = narrowed(blocks, {"seeds": (1, 2), "attacks": ("badnets",), "limit": 9, "set": {"model.epochs": 1}})
@@ -204,7 +240,7 @@ def test_narrowing_replaces_axes_and_adds_settings() -> None:
     [
         ({"seeds": ()}, "seeds is replaced by nothing"),
         ({"datasets": ()}, "datasets is replaced by nothing"),
-        ({"poison_ratios": (1.5,)}, r"poison_ratios is \(1.5,\): input should be less than or equal to 1"),
+        ({"poison_ratios": (1.5,)}, r"poison_ratios is \(1.5,\): 1.5 should be less than or equal to 1"),
         ({"seeds": ("a",)}, "valid integer"),
         ({"limit": 0}, "limit is 0"),
     ],

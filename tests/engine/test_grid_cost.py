@@ -38,6 +38,8 @@ def test_both_sides_run_the_same_cells(tiny: Any) -> None:
     for row in rows:
         assert row["seconds"] > 0 and row["cells"] == 2 and row["failed"] == 0 and 0 <= row["mean_asr"] <= 1
         assert row["against_alone"] == pytest.approx(rows[1]["seconds"] / row["seconds"])
+        assert "against_published" not in row and row["stage_seconds"]["train"] > 0
+    assert set(rows[0]["stage_seconds"]) == set(rows[1]["stage_seconds"]) >= {"load", "detect", "evaluate"}
 
 
 def test_a_cell_alone_comes_to_the_results_of_ours_and_leaves_nothing(tiny: Any, tmp_path: Path) -> None:
@@ -64,18 +66,36 @@ def test_a_cell_that_fails_is_no_figure(tiny: Any) -> None:
         grid_cost(plan, Machine(None), workers=1)
 
 
-def test_inference_rows_say_what_was_timed(tmp_path_factory: Any) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
+def inference_setting(tmp_path_factory: Any) -> tuple[Any, list[Any]]:
+    """Return the spec of a tiny model and 60 dev rows."""
     from bench.core.example import Example
     from bench.victim.spec import model_spec
 
     words = ("warm film", "dull mess", "clever story", "cold empty plot")
     dev = [Example(f"the {words[row % 4]} {row}", row % 2) for row in range(60)]
-    spec = model_spec(str(tiny_model(tmp_path_factory, "bert")))
+    return model_spec(str(tiny_model(tmp_path_factory, "bert"))), dev
+
+
+def test_inference_rows_say_what_was_timed(tmp_path_factory: Any) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    spec, dev = inference_setting(tmp_path_factory)
     rows = inference_rows(spec, dev, ["the warm mess", "a film"], layers=1, process=lambda: ThreadPoolExecutor(1))
     assert [(row["defense"], row["sentences"]) for row in rows] == [("onion", 2), ("strip", 2)]
     # Half of the dev rows calibrate.
     assert rows[1]["calibration_rows"] == 30
     for row in rows:
         assert row["sentences_per_second"] == pytest.approx(2 / row["seconds"]) and row["peak_memory_mb"] > 50
+
+
+@pytest.mark.slow
+def test_other_ways_read_a_sample(tmp_path_factory: Any) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    spec, dev = inference_setting(tmp_path_factory)
+    texts = ["a", "the warm mess", "b"]
+    rows = inference_rows(spec, dev, texts, layers=1, sample=1, process=lambda: ThreadPoolExecutor(1))
+    assert [(row["name"], row["sentences"]) for row in rows] == [
+        *(("ours", 1), ("in full", 1), ("one at a time", 1)),
+        *(("ours", 3), ("ours", 3)),
+    ]

@@ -35,9 +35,17 @@ CELL_FIELDS: dict[str, tuple[Any, set[str]]] = {
     "label_rule": ("dirty", {"load", "trigger"}),
     "target_label": (0, {"load"}),
     "seed": (1, {"load"}),
-    "recipe": ("paper", EARLY),
+    "recipe": ("paper", EARLY),  # and no training that no defense takes part in
     "precision": ("bf16", EARLY),
     "limit": (100, set()),
+}
+RECIPE = {
+    "lora": {"train", "evaluate"},
+    "vanilla": set(),
+    FILTER: {"filter", "evaluate"},
+    STRIP: {"detect"},
+    REPAIR: {"repair", "evaluate"},
+    CLEANSER: {"cleanse", "train", "evaluate"},
 }
 PATH = "datasets/SentimentAnalysis/SST-2/dev.tsv"
 # Values for fields that a rule over several fields constrains.
@@ -62,7 +70,9 @@ def test_a_field_of_a_cell_changes_what_it_decides(name: str, defense: str) -> N
     base = cell(defense)
     other = dataclasses.replace(base, **{name: value})
     assert other.key != base.key
-    if name != "defense":
+    if name == "recipe":
+        assert moved(base, other) == RECIPE[defense]
+    elif name != "defense":
         assert moved(base, other) == set(keys_of(base)) - untouched
     elif defense == "vanilla":
         assert moved(base, other) == {"train", "evaluate"}

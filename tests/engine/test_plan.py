@@ -32,6 +32,7 @@ def test_demo_by_hand() -> None:
     assert (len(grid.attacks), len(grid.poison_ratios), len(grid.models), len(grid.seeds)) == (4, 2, 1, 1)
     assert set(grid.defenders) == {"vanilla", "lora", "adapter", "prefix", "musclelora"}  # all act at training alone
     # 4 attacks x ratio 0.1 are 4 poisoned sets, ratio 0 is one more for all attacks; each is trained on 5 times.
+    assert repr(plan("demo")) == "Plan(cells=40, impossible=0, stages=75, trainings=25)"
     assert plan("demo").summary() == {
         "cells": 4 * 2 * 5,
         "impossible": 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,3 +150,12 @@ def test_module_and_class_of_our_own_is_the_name() -> None:
     written = "attackers.badnets:BadNets"
     part = plugins.part_of(ATTACKERS, plugins.construct(ATTACKERS, written, {}), written)
     assert part == plugins.part_of(ATTACKERS, plugins.construct(ATTACKERS, "badnets", {}), "badnets")
+
+
+def test_a_constructor_of_its_own_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "from dataclasses import dataclass\nfrom defenders.base import Defender\n\n\n@dataclass(frozen=True)\n"
+    code += "class Own(Defender):\n    name = 'own'\n\n    def __init__(self, x):\n        pass\n"
+    (tmp_path / "own_constructor.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RequestError, match="cannot be constructed from its options.*write no __init__"):
+        plugins.construct(DEFENDERS, "own_constructor:Own", {})

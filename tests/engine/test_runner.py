@@ -29,6 +29,19 @@ def test_inference_and_repair_defenses_share_one_trained_victim(tiny: Tiny) -> N
     assert Counter(tiny.events) == expected
 
 
+def test_clean_texts_that_are_filtered_once_are_those_of_every_attack(tiny: Tiny) -> None:
+    chained = f"{HERE}:Settled>{HERE}:Cleaner>{HERE}:Settled"
+    defenders = [*acting("Cleaner", "Settled"), chained]
+    report = tiny.run(tiny.plan(attacks=["badnets", "addsent"], defenders=defenders))
+    assert report.done == 6 and not report.failed
+    # Two attacks: two filters of both; one of clean texts, and two; and once more the latter with one filter after it.
+    assert Counter(tiny.events)["filter"] == 2 + (1 + 2) + 2 * 1 + 2 * 2
+    found = {(record["cell"]["attack"]["name"], record["cell"]["defense"]["name"]): record for record in records(tiny)}
+    for attack in ("badnets", "addsent"):
+        metrics = [found[attack, name]["metrics"] for name in {defense for _, defense in found}]
+        assert metrics[0] == metrics[1] == metrics[2] and metrics[0]["cacc"]["n"] > 0
+
+
 def test_the_second_run_of_a_finished_grid_executes_nothing(tiny: Tiny) -> None:
     plan = tiny.plan(defenders=["vanilla", "lora"])
     assert tiny.run(plan).executed == 7
@@ -151,6 +164,15 @@ def test_flags_count_as_rejections_and_as_flips(done: dict[str, dict]) -> None:
     n, hits = plain["metrics"]["asr"]["n"], plain["metrics"]["asr"]["hits"]
     assert flagged["metrics_flip"]["asr"]["hits"] == n - hits
     assert plain["metrics_flip"] is None and plain["metrics"]["frr"] is None
+
+
+def test_neither_place_nor_turn_tells_a_defense_what_is_poisoned(tiny: Tiny) -> None:
+    tiny.run(tiny.plan(defenders=["vanilla", *acting("Positional", "SecondGuesser")]))
+    found = {record["cell"]["defense"]["name"]: record["metrics"] for record in records(tiny)}
+    # A third is flagged, blindly: of clean and poisoned texts alike, up to chance (200 texts and more: 5 deviations).
+    assert 0.15 < found["positional"]["frr"]["value"] < 0.5 and 0.5 < found["positional"]["far"]["value"] < 0.85
+    for name in ("cacc", "asr"):
+        assert found["second-guesser"][name] == found["vanilla"][name]
 
 
 def test_a_filter_that_removes_the_trigger_brings_the_asr_to_its_floor(done: dict[str, dict]) -> None:

@@ -24,3 +24,10 @@ def test_a_plan_of_3000_cells_and_a_finished_run_of_it_take_a_fifth_of_what_1500
     _, _, template = scale.overhead(tmp_path, 0, seeds=1)
     scale.finished(plan, tmp_path / "full", template)
     assert scale.resumed(plan, tmp_path / "full").cpu < 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gang", [1, 16])
+def test_ten_times_the_cells_are_ten_times_the_work(tmp_path: Path, gang: int) -> None:
+    few, many = (scale.scheduling(tmp_path, seeds, gang) for seeds in (8, 80))
+    assert many < 1.15 * few  # calls for a stage: of 80 cells, and of 800

@@ -32,6 +32,23 @@ class LikeOnion(Defender):
 
 
 @dataclass(frozen=True)
+class Settled(LikeOnion):
+    """Rewrites texts as a language model that is given bids it."""
+
+    name = "settled"
+    filter_uses_model = False
+    filter_is_drawn = False
+
+
+@dataclass(frozen=True)
+class SettledByDev(Settled):
+    """The same, by a bar that dev rows set."""
+
+    name = "settled-by-dev"
+    calibrated = True
+
+
+@dataclass(frozen=True)
 class LikeStrip(Defender):
     """Flags inputs."""
 
@@ -98,6 +115,23 @@ def test_the_defenses_of_one_setting_train_the_victim_once() -> None:
     grid = Grid(datasets=["demo"], attacks=["badnets"], models=["minilm-l6"], defenders=names, poison_ratios=[0.1])
     summary = make_plan(expand([grid])).summary()
     assert (summary["cells"], summary["trainings"], summary["trainings_alone"]) == (7, 1, 7)
+
+
+def test_clean_texts_are_rewritten_once_for_all_attacks_victims_and_seeds() -> None:
+    axes = {"attacks": ("badnets", "addsent"), "models": ("bert-base", "roberta-base"), "seeds": (0, 1)}
+    names = ("LikeOnion", "Settled", "SettledByDev")
+    counts = [plan(defenders=(f"{HERE}:{name}",), **axes).summary() for name in names]
+    # Each of 8 victims; each of 2 attacks and 2 seeds, with clean texts that are one, or one for a seed.
+    assert [found["stages_filter"] for found in counts] == [8, 4 + 1, 4 + 2]
+    # The fine-tuned victims see what was made of the clean texts; with one defense behind another too.
+    (chained,) = plan(defenders=(f"{HERE}:Settled>{FILTER}>{HERE}:Settled",)).stages.values()
+    evaluate = chained.evaluate
+    assert set(evaluate.parents) == {"load", "trigger", "filter", "clean", "victim"}
+    clean = evaluate.parents["clean"]
+    assert set(clean.parents) == {"load", "filter"} and clean.content["texts"] == "clean"
+    both = clean.parents["filter"]
+    assert "texts" not in both.content and set(both.parents) == {"load", "trigger", "filter", "clean", "victim"}
+    assert set(both.parents["clean"].parents) == {"load"}
 
 
 def test_a_cleanser_trains_its_own_victim() -> None:

@@ -65,7 +65,16 @@ def test_every_published_record_is_explained_with_its_numbers() -> None:
 def test_a_failure_says_its_reason() -> None:
     one = record(error=("CellError", "There is no bank.", "Make one."))
     one["cell"]["model"]["options"] = {"name": "bert-base", "hub": "a/b", "revision": "0" * 40}
-    assert explain(cell_of(one), one)[-1] == "Outcome: failed. There is no bank. Make one."
+    assert explain(cell_of(one), one)[-1] == "Outcome: failed at load. There is no bank. Make one."
+
+
+def test_an_unexpected_failure_shows_its_kind_and_where_it_came_from() -> None:
+    one = record(error=("ZeroDivisionError", "division by zero", ""))
+    one["cell"]["model"]["options"] = {"name": "bert-base", "hub": "a/b", "revision": "0" * 40}
+    one["error"]["traceback"] = "Traceback (most recent call last):\n  File mine.py, line 3\n"
+    said = explain(cell_of(one), one)[-1]
+    assert said.startswith("Outcome: failed at load. ZeroDivisionError: division by zero\n\nTraceback")
+    assert said.endswith("File mine.py, line 3")
 
 
 @pytest.mark.parametrize(
@@ -78,13 +87,15 @@ def test_a_failure_says_its_reason() -> None:
         (["--seeds", "0,1"], 2, "name 2 cells"),
         (["--defenders", "onoin"], 2, "'onion'"),
         (["nowhere"], 2, "no records at nowhere"),
+        ([f"{PUBLISHED}#defense=loraa"], 2, "Did you mean 'lora'?"),
+        ([f"{PUBLISHED}#defense=lora,seed=77"], 2, "is at seed=77. Remedy: There are: 0"),
         (["--defenders", "musclelora", "--set", "model.penultimate=null"], 2, "no linear before its classifier"),
     ],
 )
 def test_the_command(arguments: list[str], code: int, said: str) -> None:
     result = CliRunner().invoke(app, ["explain", *arguments])
     assert result.exit_code == code, result.output
-    assert said in result.output + result.stderr
+    assert said in " ".join((result.output + result.stderr).split())
 
 
 @pytest.mark.parametrize("chained", [False, True])

@@ -230,3 +230,10 @@ def test_table_4_names_what_stands_for_full_fine_tuning() -> None:
     assert "- LoRA of rank 1024 stands for full fine-tuning of Llama2-7B under Vanilla, ONION, STRIP.\n" in page
     whole = [record(defense=name, **shown) for name in ("strip", "vanilla")]
     assert "stands for" not in render(whole, every_table=True)["table4.md"]
+
+
+def test_a_custom_data_set_is_named_by_its_file() -> None:
+    one = record(dataset="custom-0123456789ab")
+    one["read_from"] = "my|reviews.csv"
+    assert "custom-0123456789ab was read from my\\|reviews.csv." in render([one])["README.md"]
+    assert "was read from" not in render([record()])["README.md"]

@@ -89,3 +89,10 @@ def test_of_a_retried_cell_the_success_counts() -> None:
     failed, done = record(error=("CellError", "no", "")), record()
     assert failed["key"] == done["key"]
     assert distinct([failed, done, dict(done)]) == ([done], [failed])
+
+
+def test_a_file_of_another_kind_is_never_called_a_record_to_delete(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("text,label\n")
+    with pytest.raises(BenchError, match=r"own\.csv holds no records") as caught:
+        load_records(tmp_path / "own.csv")
+    assert "elete" not in caught.value.remedy

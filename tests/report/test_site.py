@@ -28,6 +28,7 @@ from bench.report.site.scatter import Point, front
 from bench.report.site.svg import Axes, spread, ticks
 from tests.report.fixtures import board_records, record
 
+FIXED = {"clean_budget": 96}
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=hacked=1>@@DATA@@"
 DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
 
@@ -186,3 +187,32 @@ def test_a_plain_cell_has_a_short_command() -> None:
     ).cells.values()
     found = reproduce({"cell": cell.json()})
     assert "--defenders musclelora --label-rules clean" in found and "--set" not in found and "(" not in found
+
+
+def test_a_row_and_a_number_of_a_board_lead_to_their_cells() -> None:
+    def one(seed: int, defense: str = "lora+ga", attack: str = "badnets", **more: Any) -> dict[str, Any]:
+        return record(dataset="sst2-2k", model="minilm-l6", defense=defense, attack=attack, seed=seed, **more)
+
+    single = one(0, attack="addsent", asr=(456, 912))
+    elsewhere = [one(0, ratio=0.2, asr=(1, 912)), one(0, defense="lora", asr=(2, 912), options={"defense": FIXED})]
+    two = [one(0, asr=(228, 912)), one(1, asr=(684, 912))]
+    page = built([*two, single, *elsewhere])
+    sections = dict(re.findall(r'<section id="([\w-]+)"(.*?)</section>', page, re.DOTALL))
+    where = "dataset=sst2-2k&amp;model=minilm-l6&amp;{}ratio=0.1&amp;recipe=released&amp;precision=fp32"
+    row = where.format("defense=lora%2Bga&amp;")
+    seeds = where.format("attack=badnets&amp;defense=lora%2Bga&amp;")
+    seeds += f"&amp;keys={two[0]['key'][:8]}.{two[1]['key'][:8]}"
+    name = "low rank with gradient alignment"
+    assert f'<th scope="row"><a class=cell href="#cells?{row}">{name}</a>' in sections["board"]
+    assert f'<td><a class=cell href="#cells?{row}">w/o MS</a>' in sections["table3"]
+    assert f'<a class=cell href="#cells?{seeds}">50.00 ± 35.36</a>' in sections["board"]
+    assert f'<a class=cell href="#cell={single["key"]}">50.00</a>' in sections["board"]
+    assert f'<a class=cell href="#cell={single["key"]}">50.00</a>' in sections["table3"]
+    assert "<a class=cell" not in sections["equal-budget"], "its cells are not those of the other pages"
+
+
+def test_a_name_that_two_defenses_print_leads_nowhere() -> None:
+    page = built([record(defense="MuScleLoRA"), record(defense="musclelora"), record(defense="lora")])
+    board = page.partition('<section id="table1"')[0]
+    assert re.findall(r'<th scope="row">(?:<a class=cell[^>]*>)?([^<]+)', board).count("MuScleLoRA") == 2
+    assert re.findall(r'<th scope="row"><a class=cell[^>]*>([^<]+)', board) == ["LoRA"]

@@ -47,11 +47,11 @@ def outcome(payload: Mapping[str, Any], build: Callable[[], Built | Exception]) 
         return Outcome(key, error=error_of(error, payload["kind"], traceback.format_exc()))
 
 
-def died(task: Task) -> list[Outcome]:
-    """Return the outcomes of a task that has cost ATTEMPTS workers their lives."""
+def died(task: Task, reason: str) -> list[Outcome]:
+    """Return the outcomes of a task that has cost ATTEMPTS workers their lives; `reason` is that of the last."""
     error = {
         "type": "WorkerDied",
-        "message": f"The worker process died while it built this stage, {ATTEMPTS} times.",
+        "message": f"The worker process died while it built this stage, {ATTEMPTS} times: {reason.rstrip('.')}.",
         "remedy": "It may have run out of memory: run with fewer --workers and --retry-failed.",
         "traceback": None,
     }

@@ -1,4 +1,4 @@
-"""Worker processes on this machine: one thread each on the CPU, one process per GPU."""
+"""Worker processes on this machine: one thread each on the CPU, one process per GPU, or per group of GPUs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 from bench.core.processes import ENVIRONMENT
 from bench.engine.executors import Outcome, Task
 from bench.engine.executors.attempt import ATTEMPTS, Attempt, attempt, died
+from bench.engine.sharding import groups_of
 from bench.engine.work import Machine
 from bench.victim.kept import keep_models
 
@@ -68,13 +69,15 @@ class _Worker:
                 self.connection.send(None)
         self.connection.close()
 
-    def gone(self) -> None:
-        """Wait for the end of a process that was told to stop."""
+    def gone(self) -> int:
+        """Wait for the end of a process that was told to stop; return its exit code, below 0 for a signal."""
         self.process.join(PATIENCE)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
+        code = self.process.exitcode or 0
         self.process.close()
+        return code
 
 
 class LocalExecutor:
@@ -91,12 +94,13 @@ class LocalExecutor:
         devices: Sequence[str] = (),
         build: Attempt = attempt,
         preload: str = "bench.engine.work_victim",
+        shards: int = 1,
     ) -> None:
         self.root, self.machine, self.slots, self.build = root, machine, workers, build
-        devices = devices or (machine.device,)
-        self._devices = deque(devices[number % len(devices)] for number in range(workers))  # of workers to come
+        groups = groups_of(devices or (machine.device,), shards)
+        self._devices = deque(groups[number % len(groups)] for number in range(workers))  # of workers to come
         self._workers: list[_Worker] = []
-        self._device: dict[_Worker, str] = {}
+        self._device: dict[_Worker, tuple[str, ...]] = {}
         self._deaths: dict[str, int] = {}
         self._saved = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
         os.environ.update(WORKER_ENVIRONMENT)  # read when the process from which they are forked starts
@@ -111,24 +115,26 @@ class LocalExecutor:
             if worker.give(task):
                 return
             self._bury(worker)
-        while not self._new_worker().give(task):
-            pass
+        worker = self._new_worker()
+        if not worker.give(task):
+            worker.task = task  # it died as it started: found out, counted and tried again like any other death
 
     def _new_worker(self) -> _Worker:
-        device = self._devices.popleft()
-        machine = dataclasses.replace(self.machine, device=device)
+        devices = self._devices.popleft()
+        machine = dataclasses.replace(self.machine, device=devices[0], devices=devices)
         worker = _Worker(self._context, self.root, machine, self.build)
         self._workers.append(worker)
-        self._device[worker] = device
+        self._device[worker] = devices
         return worker
 
-    def _bury(self, worker: _Worker) -> None:
+    def _bury(self, worker: _Worker) -> str:
+        """Take a dead worker off the list; return how it ended, in words."""
         self._workers.remove(worker)
-        device = self._device.pop(worker)
-        self._devices.append(device)
+        self._devices.append(self._device.pop(worker))
         worker.task = None
         worker.end()
-        worker.gone()
+        code = worker.gone()
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
 
     def finished(self, seconds: float | None = None) -> Iterator[Outcome]:
         """Wait for the next task to end; return its outcomes and those of any that ended besides."""
@@ -147,7 +153,7 @@ class LocalExecutor:
         worker.task = None
         if found is not None:
             return found
-        self._bury(worker)
+        reason = self._bury(worker)
         name = task[0]["key"]
         self._deaths[name] = self._deaths.get(name, 0) + 1
         if self._deaths[name] < ATTEMPTS:
@@ -157,7 +163,7 @@ class LocalExecutor:
             for payload in task:
                 self._deaths[payload["key"]] = 0
             return [Outcome(payload["key"], busy=True) for payload in task]
-        return died(task)
+        return died(task, reason)
 
     def close(self) -> None:
         """Stop the workers, those with a task at once: half-built drafts stay aside and are never taken for results."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.core.errors import RequestError
+from bench.core.errors import BenchError, RequestError
 from bench.engine.executors import Outcome, Task
 from bench.engine.executors.attempt import ATTEMPTS, Attempt, attempt, died
 from bench.engine.executors.local import WORKER_ENVIRONMENT
@@ -18,6 +19,9 @@ from bench.engine.work import Machine
 
 ARRAY = 64  # jobs at work at one time unless --workers says otherwise
 LOOK = 0.5  # seconds between looks at the jobs
+SUBMISSIONS = 6  # how often an array is offered to Slurm
+WAIT = 2.0  # seconds after the first time; doubled each time
+PATIENCE = 5.0  # seconds for cancelled processes of this machine to end
 
 
 class StageJob:
@@ -49,8 +53,11 @@ class SlurmExecutor:
         *,
         settings: Mapping[str, Any] | None = None,
         build: Attempt = attempt,
+        shards: int = 1,
     ) -> None:
         """Prepare the folder for the jobs' files beside the store; `settings` are parameters of submitit.
+
+        Every job asks for one task with `shards` GPUs of one node, or as many CPUs.
 
         Raises:
             RequestError: submitit or Slurm is not there, or a setting is not one of submitit's.
@@ -66,16 +73,19 @@ class SlurmExecutor:
         self.cluster = cluster
         self._executor = submitit.AutoExecutor(folder=root.parent / "slurm", cluster=cluster)
         on_gpu = machine.device.startswith("cuda")
-        defaults: dict[str, Any] = {"name": "bench", "timeout_min": 240, "gpus_per_node": int(on_gpu)}
+        defaults: dict[str, Any] = {"name": "bench", "timeout_min": 240, "gpus_per_node": shards if on_gpu else 0}
+        if shards > 1 and not on_gpu:
+            defaults["cpus_per_task"] = shards
         if cluster == "slurm":
             defaults["slurm_array_parallelism"] = self.slots
         try:
             self._executor.update_parameters(**{**defaults, **given})
         except (NameError, TypeError, ValueError) as error:
             raise RequestError(f"--slurm: {error}", "Name parameters of submitit, as slurm_partition=gpu.") from error
-        device = "cuda:0" if on_gpu else machine.device
+        devices = tuple(f"cuda:{number}" for number in range(shards)) if on_gpu else (machine.device,) * shards
         place = None if machine.data_dir is None else machine.data_dir.resolve()
-        self._job = StageJob(str(root.resolve()), dataclasses.replace(machine, data_dir=place, device=device), build)
+        placed = dataclasses.replace(machine, data_dir=place, device=devices[0], devices=devices)
+        self._job = StageJob(str(root.resolve()), placed, build)
         self._waiting: list[Task] = []
         self._running: dict[Any, Task] = {}
         self._deaths: dict[str, int] = {}
@@ -85,9 +95,13 @@ class SlurmExecutor:
         self._waiting.append(task)
 
     def finished(self, seconds: float | None = None) -> Iterator[Outcome]:
-        """Send what has gathered as one array, then wait for a job to end; return the outcomes of those that have."""
+        """Send what has gathered as one array, then wait for a job to end; return the outcomes of those that have.
+
+        Raises:
+            BenchError: Slurm did not take the jobs, however often it was asked.
+        """
         if self._waiting:
-            jobs = self._executor.map_array(self._job, self._waiting)
+            jobs = self._sent()
             self._running |= dict(zip(jobs, self._waiting, strict=True))
             self._waiting = []
         until = None if seconds is None else time.monotonic() + seconds
@@ -98,24 +112,54 @@ class SlurmExecutor:
                 return iter(outcomes)
             time.sleep(LOOK if self.cluster == "slurm" else LOOK / 10)
 
+    def _sent(self) -> list[Any]:
+        """Return the jobs of what has gathered; a controller that is too busy to answer is asked again."""
+        for turn in range(SUBMISSIONS):
+            try:
+                return self._executor.map_array(self._job, self._waiting)
+            except (RuntimeError, OSError) as error:
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+                if turn + 1 < SUBMISSIONS:
+                    time.sleep(WAIT * 2**turn)
+        raise BenchError(
+            f"Slurm did not take {len(self._waiting)} jobs: {reason.rstrip('.')}.",
+            "See to that; what is finished is kept, and the same command goes on from there.",
+        )
+
     def _collect(self, job: Any) -> list[Outcome]:
         """Return what a job made of its task; one that died is sent again, its members alone if it was a gang."""
         task = self._running.pop(job)
         try:
-            return job.result()
-        except Exception:  # submitit's own errors, or a result that was cut off as the job died
-            name = task[0]["key"]
+            outcomes = job.result()
+        except Exception as error:  # submitit's own errors, or a result that was cut off as the job died
+            name, reason = task[0]["key"], (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
             self._deaths[name] = self._deaths.get(name, 0) + 1
+        else:
+            _forget(job, logs=True)
+            return outcomes
+        _forget(job, logs=False)
         if len(task) > 1 or self._deaths[name] < ATTEMPTS:
             return [Outcome(payload["key"], busy=True) for payload in task]
-        return died(task)
+        return died(task, f"{reason.rstrip('.')}; its log is {job.paths.stderr}")
 
     def close(self) -> None:
-        """Cancel the jobs that are queued or running."""
+        """Cancel the jobs that are queued or running; wait for those that are processes of this machine."""
         for job in self._running:
             job.cancel(check=False)
+        until = time.monotonic() + PATIENCE
+        while self.cluster == "local" and time.monotonic() < until and not all(job.done() for job in self._running):
+            time.sleep(LOOK / 10)
         self._running.clear()
         self._waiting.clear()
+
+
+def _forget(job: Any, logs: bool) -> None:
+    """Delete the files of a job that has ended: submitit never does, and a large grid has a hundred thousand jobs."""
+    paths = job.paths
+    left = [paths.submitted_pickle, paths.result_pickle, paths.submission_file]
+    for path in [*left, paths.stdout, paths.stderr] if logs else left:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def _imported() -> Any:

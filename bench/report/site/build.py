@@ -7,39 +7,40 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
-from bench.report.equal_budget import split
+from bench.report.ledger import Ledger
 from bench.report.reading import Heading, Part, Text, plain, read_page
-from bench.report.records import Record, distinct
-from bench.report.selection import select
+from bench.report.records import Record
 from bench.report.site.curves import curves
 from bench.report.site.data import script_json, site_data
 from bench.report.site.html import escape, section
+from bench.report.site.links import Links
 from bench.report.site.scatter import scatters
 
 FOLDER = "site"
 LIBRARY = "datatables-3.1.5"
+ELSEWHERE = ("equal-budget.md",)  # shows cells that the selection of the other pages does not hold
 NO_CURVES = "No cell was run at two poison ratios yet: <code>--poison-ratios 0,0.05,0.1,0.2</code> makes the curves."
 NO_SCATTER = "There is no record to show yet."
 
 
-def site(records: Sequence[Record], pages: Mapping[str, str]) -> dict[str, str]:
+def site(records: Sequence[Record] | Ledger, pages: Mapping[str, str]) -> dict[str, str]:
     """Return file name -> text of the site: `site/index.html`, and the licence of the library that it carries.
 
     Args:
         records: what the cells, plots and curves show.
         pages: file name -> Markdown, the board first, as `render` returns them.
     """
-    unique, _ = distinct(records)
-    free, _ = split(unique)
+    ledger = Ledger.of(records)
     content = {name: [part for part in read_page(page) if not _in_menu(part)] for name, page in pages.items()}
     names = {name: "board" if name == "README.md" else name.removesuffix(".md") for name in pages}
     titles = {
         names[name]: next(plain(part.line) for part in parts if isinstance(part, Heading))
         for name, parts in content.items()
     }
+    links = Links(ledger.selection)
     sections = "\n".join(
         f'<section id="{escape(names[name])}" aria-labelledby="{escape(names[name])}-title">'
-        f"{section(parts, names[name])}</section>"
+        f"{section(parts, names[name], None if name in ELSEWHERE else links)}</section>"
         for name, parts in content.items()
     )
     links = "".join(f'<li><a href="#{escape(name)}">{escape(_short(title))}</a></li>' for name, title in titles.items())
@@ -49,10 +50,10 @@ def site(records: Sequence[Record], pages: Mapping[str, str]) -> dict[str, str]:
         "STYLE": style,
         "LINKS": links,
         "SECTIONS": sections,
-        "SCATTER": _choice("scatter", scatters(select(free))) or f"<p>{NO_SCATTER}</p>",
-        "RATIOS": _choice("ratios", curves(free)) or f"<p>{NO_CURVES}</p>",
-        "COUNT": str(len(unique)),
-        "DATA": script_json(site_data(unique)),
+        "SCATTER": _choice("scatter", scatters(ledger.selection)) or f"<p>{NO_SCATTER}</p>",
+        "RATIOS": _choice("ratios", curves(ledger)) or f"<p>{NO_CURVES}</p>",
+        "COUNT": str(len(ledger.unique)),
+        "DATA": script_json(site_data(ledger.unique)),
         "LIBRARY": library,
         "SCRIPT": script,
     }

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from bench.report.aggregate import Cell, cells
 from bench.report.board import groups
+from bench.report.ledger import Ledger
 from bench.report.paper import order, printed_name
 from bench.report.records import Record
-from bench.report.selection import Selection, Setting, select
+from bench.report.selection import Selection, Setting
 from bench.report.site.html import escape
 from bench.report.site.svg import LABELS, Axes, frame, label_text, spread, ticks
 
@@ -18,19 +19,18 @@ COLORS = 8
 Curves = dict[str, list[tuple[float, Cell]]]  # defense -> (ratio, its cell) by ratio
 
 
-def curves(records: Sequence[Record]) -> list[tuple[str, str]]:
+def curves(records: Sequence[Record] | Ledger) -> list[tuple[str, str]]:
     """Return (title, HTML) of each plot; ratio 0 is the clean control, whose ASR is what a clean model gets wrong."""
-    ratios = sorted({record["cell"]["poison_ratio"] for record in records if record["status"] == "ok"})
-    if len(ratios) < 2:
+    found = Ledger.of(records).by_ratio
+    if not found:
         return []
-    found = {ratio: select(records, ratio) for ratio in ratios if ratio > 0}
-    first = next(iter(found.values()))
     merged: dict[tuple[Setting, str, str, str], Curves] = defaultdict(dict)
-    for ratio in ratios:
-        part = found[ratio].attacked if ratio else first.control
-        for one, members in part.items():
-            for (dataset, model, attack, defense), cell in cells(members).items():
-                merged[one, dataset, model, attack].setdefault(defense, []).append((ratio, cell))
+    first = next(iter(found.values()))
+    shown = [(0.0, one, cells(members)) for one, members in first.control.items()]
+    shown += [(ratio, one, part.cells(one)) for ratio, part in found.items() for one in part.attacked]
+    for ratio, one, there in shown:
+        for (dataset, model, attack, defense), cell in there.items():
+            merged[one, dataset, model, attack].setdefault(defense, []).append((ratio, cell))
     plots = []
     for one, dataset, model, attack in _ordered(merged, found.values()):
         lines = {name: line for name, line in merged[one, dataset, model, attack].items() if len(line) > 1}

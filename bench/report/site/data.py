@@ -41,7 +41,7 @@ class _Shared:
 def site_data(records: Sequence[Record]) -> dict[str, Any]:
     """Return the content of the site's data block for records, sorted by key: columns, rows, shared values, names."""
     shared = _Shared()
-    rows = [_row(record, shared) for record in sorted(records, key=lambda item: (item["key"], canonical(item)))]
+    rows = [_row(record, shared) for record in sorted(records, key=lambda item: item["key"])]
     printed = {
         axis: {name: printed_name(kind, name) for name in sorted({record["cell"][axis]["name"] for record in records})}
         for axis, kind in _KINDS.items()

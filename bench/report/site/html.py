@@ -7,7 +7,9 @@ import itertools
 import re
 from collections.abc import Sequence
 
+from bench.report.markdown import DASH
 from bench.report.reading import Grid, Heading, Line, Part, Text, plain
+from bench.report.site.links import DEFENSE, Links
 
 _NUMBER = re.compile(r"-?[\d,]*\.?\d+")
 
@@ -17,10 +19,14 @@ def escape(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
-def section(parts: Sequence[Part], name: str) -> str:
-    """Return the HTML of a page's parts; headings move one level down, since the site's title is above them."""
+def section(parts: Sequence[Part], name: str, links: Links | None = None) -> str:
+    """Return the HTML of a page's parts; headings move one level down, since the site's title is above them.
+
+    Args:
+        links: where rows and numbers lead; None for a page of which nothing leads to a cell.
+    """
     lines = []
-    caption = ""
+    caption = block = ""
     for is_item, group in itertools.groupby(parts, key=lambda part: isinstance(part, Text) and part.item):
         members = list(group)
         if is_item:
@@ -30,29 +36,40 @@ def section(parts: Sequence[Part], name: str) -> str:
         for part in members:
             if isinstance(part, Heading):
                 caption = plain(part.line)
+                block = caption if part.level < 3 else block
                 focus = f' id="{escape(name)}-title" tabindex="-1"' if part.level == 1 else ""
                 lines.append(f"<h{part.level + 1}{focus}>{_line(part.line)}</h{part.level + 1}>")
             elif isinstance(part, Text):
                 lines.append(f"<p>{_line(part.line)}</p>")
             else:
-                lines.append(_table(part, caption))
+                lines.append(_table(part, caption, block, links))
     return "\n".join(lines)
 
 
-def _table(grid: Grid, caption: str) -> str:
+def _table(grid: Grid, caption: str, block: str, links: Links | None) -> str:
     head = "".join(
         f'<th scope="col"{"" if place < grid.labels else " class=number"}>{_line(header)}</th>'
         for place, header in enumerate(grid.headers)
     )
-    body = []
+    headers = [plain(header) for header in grid.headers]
+    body, hint = [], ""
     for row in grid.rows:
-        cells = [f'<th scope="row">{_line(cell)}</th>' for cell in row[:1]]
-        cells += [f"<td>{_line(cell)}</td>" for cell in row[1 : grid.labels]]
-        cells += [f'<td class=number data-order="{_order(cell)}">{_line(cell)}</td>' for cell in row[grid.labels :]]
+        named = {header: plain(cell) for header, cell in zip(headers[: grid.labels], row, strict=False)}
+        target = links.row(block, named) if links else ""
+        labels = [
+            _anchor(_line(cell), target if header in DEFENSE else "") for header, cell in zip(named, row, strict=False)
+        ]
+        cells = [f'<th scope="row">{label}</th>' for label in labels[:1]]
+        cells += [f"<td>{label}</td>" for label in labels[1:]]
+        for header, cell in zip(headers[grid.labels :], row[grid.labels :], strict=True):
+            target = links.number(block, named, header) if links and plain(cell) != DASH else ""
+            cells.append(f'<td class=number data-order="{_order(cell)}">{_anchor(_line(cell), target)}</td>')
         body.append(f"<tr>{''.join(cells)}</tr>")
+    if any("<a class=cell" in row for row in body):
+        hint = ". A name or number leads to its cells"
     return (
         f'<div class=scroll tabindex=0 role=region aria-label="{escape(caption)}"><table class=board>'
-        f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>"
+        f"<caption>{escape(caption)}{hint}</caption><thead><tr>{head}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
@@ -71,6 +88,10 @@ def _line(line: Line) -> str:
             text = f"<{tag}>{text}</{tag}>" if on else text
         shown.append(f'<a href="{escape(_target(span.link))}">{text}</a>' if span.link else text)
     return "".join(shown)
+
+
+def _anchor(content: str, target: str) -> str:
+    return f'<a class=cell href="{escape(target)}">{content}</a>' if target else content
 
 
 def _target(link: str) -> str:

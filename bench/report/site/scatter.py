@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from bench.report.aggregate import cells, group_mean
+from bench.report.aggregate import Cell, Key, group_mean
 from bench.report.board import groups
 from bench.report.paper import order, printed_name
-from bench.report.records import Record, names
+from bench.report.records import names
 from bench.report.selection import Selection
 from bench.report.site.html import escape
 from bench.report.site.svg import LABELS, Axes, frame, label_text, spread, ticks
@@ -58,7 +58,7 @@ def scatters(selection: Selection) -> list[tuple[str, str]]:
             attacks = order("attacks", {names(record)[2] for record in records})
             where = f"{printed_name('datasets', dataset)}, {printed_name('models', model)} ({', '.join(one)})"
             for chosen in ([attacks] if len(attacks) > 1 else []) + [[attack] for attack in attacks]:
-                points = _points(records, dataset, model, chosen)
+                points = _points(selection.cells(one), dataset, model, chosen)
                 if points:
                     what = "mean over attacks" if len(chosen) > 1 else printed_name("attacks", chosen[0])
                     query = {"dataset": dataset, "model": model, "recipe": one[0], "precision": one[1]}
@@ -67,10 +67,9 @@ def scatters(selection: Selection) -> list[tuple[str, str]]:
     return plots
 
 
-def _points(records: Sequence[Record], dataset: str, model: str, attacks: Sequence[str]) -> list[Point]:
-    shown = cells(records)
+def _points(shown: Mapping[Key, Cell], dataset: str, model: str, attacks: Sequence[str]) -> list[Point]:
     points = []
-    for defense in order("defenses", {names(record)[3] for record in records}):
+    for defense in order("defenses", {key[3] for key in shown if key[:2] == (dataset, model)}):
         found = [shown.get((dataset, model, attack, defense)) for attack in attacks]
         cacc = group_mean([cell.cacc.mean if cell and cell.cacc else None for cell in found])
         asr = group_mean([cell.asr.mean if cell and cell.asr else None for cell in found])

@@ -97,6 +97,30 @@ def attend(
     return found[0] if len(found) == 1 else torch.cat(found)
 
 
+def attend_first(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    heads: Heads,
+    streams: Streams,
+    prefix: Tensor | None = None,
+) -> Tensor:
+    """Return what `attend` returns for the first token of each row alone, [rows, width]; `query` is [rows, width].
+
+    For layers that see everything, and in which no two queries share keys.
+    """
+    found, row = [], 0
+    for block in layout.blocks:
+        first = query[row : row + block.rows].view(block.rows, 1, heads.queries, -1).transpose(1, 2)
+        parts = [_split(tensor[block.first : block.last], block, heads.queries) for tensor in (key, value)]
+        if prefix is not None:
+            parts = _after(prefix[block.source], *parts)
+        found.append(_attend_block(first, *parts, block, heads, streams, None).reshape(block.rows, -1))
+        row += block.rows
+    return found[0] if len(found) == 1 else torch.cat(found)
+
+
 def _split(values: Tensor, block: Block, heads: int) -> Tensor:
     """Return [rows, heads, longest, width of a head]."""
     if block.places is not None:
@@ -113,7 +137,7 @@ def _after(prefix: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
 def _attend_block(
     query: Tensor, key: Tensor, value: Tensor, block: Block, heads: Heads, streams: Streams, scale: float | None
 ) -> Tensor:
-    visible, ahead = block.real, key.shape[2] - query.shape[2]
+    visible, ahead = block.real, key.shape[2] - block.longest
     mask = None if visible is None else visible[:, None, None, :]
     if heads.window is not None and heads.window < block.longest - 1:
         mask = _near(mask, block.longest, heads.window, query.device)
@@ -136,7 +160,7 @@ def _attend_causally(
     query: Tensor, key: Tensor, value: Tensor, block: Block, rate: float, streams: Streams, scale: float | None
 ) -> Tensor:
     """Attend to what stands before; padding stands after every token, so no token ever sees it."""
-    ahead, shared = key.shape[2] - query.shape[2], query.shape[1] // key.shape[1]
+    ahead, shared = key.shape[2] - block.longest, query.shape[1] // key.shape[1]
     dropping = streams.generators is not None and rate
     # Flash kernels let queries share heads; the one for fp32 on a GPU does not.
     if shared > 1 and (dropping or (query.is_cuda and query.dtype == torch.float32)):
@@ -168,4 +192,4 @@ def _attend_dropped(
     scores = scores / math.sqrt(query.shape[-1]) if scale is None else scores * scale
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    return streams.drop_block(scores.softmax(-1).to(value.dtype), block.source, rate) @ value
+    return streams.drop_block(scores.softmax(-1).to(value.dtype), block.source, rate, block.longest) @ value

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers.activations import ACT2FN
 
-from bench.victim.joint.attention import Heads, attend
+from bench.victim.joint.attention import Heads, attend, attend_first
 from bench.victim.joint.forward import Forward
 
 
@@ -37,6 +38,7 @@ class Encoder(Forward):
         "RobertaForSequenceClassification": "roberta",
         "ElectraForSequenceClassification": "electra",
     }
+    reads = True
     compact = False  # only transformers' own pass computes an encoder's layers again, or keeps its weights in bf16
 
     @classmethod
@@ -73,24 +75,31 @@ class Encoder(Forward):
 
     def logits(self) -> Tensor:
         """Return the logits [rows, classes] in fp32, rows in the order of the layout."""
-        kind, rate = self.sizes.kind, self.sizes.numbers.head_dropout
-        hidden = self.through_layers(self._embedded(f"{kind}.embeddings"), self._layer)
-        first = hidden.index_select(0, self.layout.starts)
+        name = "classifier" if self.sizes.kind == "bert" else "classifier.out_proj"
+        return self.site(self.features(), name, self.rows).float()
+
+    def features(self) -> Tensor:
+        """Return what the last linear map of the classifier reads, [rows, width]."""
+        kind, first, rate = self.sizes.kind, self.states(), self.sizes.numbers.head_dropout
         if kind == "bert":
-            pooled = self.site(first, "bert.pooler.dense", self.rows).tanh()
-            return self._out(self.streams.drop(pooled, self.rows, rate), "classifier")
+            return self.streams.drop(self.site(first, "bert.pooler.dense", self.rows).tanh(), self.rows, rate)
         dropped = self.streams.drop(first, self.rows, rate)
         pooled = self.site(dropped, "classifier.dense", self.rows)
         pooled = functional.gelu(pooled) if kind == "electra" else pooled.tanh()
-        return self._out(self.streams.drop(pooled, self.rows, rate), "classifier.out_proj")
+        return self.streams.drop(pooled, self.rows, rate)
 
-    def _out(self, values: Tensor, name: str) -> Tensor:
-        return self.site(values, name, self.rows).float()
+    def states(self) -> Tensor:
+        """Return the last hidden state of the first token of each row, [rows, width]: the head reads no other."""
+        return self.through_layers(self._embedded(f"{self.sizes.kind}.embeddings"), self._layer, self._last_layer)
 
     def _embedded(self, name: str) -> Tensor:
         weights, layout, numbers = self.weights, self.layout, self.sizes.numbers
         positions = layout.positions + numbers.position_offset
         hidden = functional.embedding(layout.ids, weights.single(f"{name}.word_embeddings.weight"))
+        if self.soft is not None:
+            begin, vectors = self.soft
+            places = layout.starts[:, None] + begin + torch.arange(len(vectors), device=hidden.device)
+            hidden = hidden.index_copy(0, places.flatten(), vectors.to(hidden.dtype).repeat(len(places), 1))
         hidden = hidden + weights.single(f"{name}.token_type_embeddings.weight")[0]
         hidden = hidden + functional.embedding(positions, weights.single(f"{name}.position_embeddings.weight"))
         hidden = weights.norm(hidden, f"{name}.LayerNorm", numbers.epsilon)
@@ -106,9 +115,29 @@ class Encoder(Forward):
         inner = ACT2FN[numbers.activation](self.site(hidden, f"{name}.intermediate.dense", tokens))
         return self._added(inner, hidden, f"{name}.output")
 
+    def _last_layer(self, hidden: Tensor, number: int, prefix: Tensor | None) -> Tensor:
+        """Return what `_layer` makes of the first tokens, [rows, width]: of all others it needs keys and values only.
+
+        Random numbers are drawn for all tokens, so that each number is the one that it would be in a whole layer.
+        """
+        numbers, name = self.sizes.numbers, f"{self.sizes.kind}.encoder.layer.{number}"
+        first = hidden.index_select(0, self.layout.starts)
+        query = self.site(first, f"{name}.attention.self.query", self.rows)
+        key, value = (self.site(hidden, f"{name}.attention.self.{part}", self.tokens) for part in ("key", "value"))
+        mixed = attend_first(query, key, value, self.layout, numbers.heads, self.streams, prefix)
+        first = self._added_first(mixed, first, f"{name}.attention.output")
+        inner = ACT2FN[numbers.activation](self.site(first, f"{name}.intermediate.dense", self.rows))
+        return self._added_first(inner, first, f"{name}.output")
+
     def _added(self, values: Tensor, residual: Tensor, name: str) -> Tensor:
         """Return norm(residual + dropout(dense(values)))."""
         numbers = self.sizes.numbers
         out = self.site(values, f"{name}.dense", self.tokens)
         out = self.streams.drop(out, self.tokens, numbers.hidden_dropout)
+        return self.weights.norm(out + residual, f"{name}.LayerNorm", numbers.epsilon)
+
+    def _added_first(self, values: Tensor, residual: Tensor, name: str) -> Tensor:
+        """Return `_added` of the first tokens alone, [rows, width]."""
+        numbers, out = self.sizes.numbers, self.site(values, f"{name}.dense", self.rows)
+        out = self.streams.drop_first(out, self.layout, numbers.hidden_dropout)
         return self.weights.norm(out + residual, f"{name}.LayerNorm", numbers.epsilon)

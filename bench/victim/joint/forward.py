@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from torch.utils.checkpoint import checkpoint
 from bench.victim.joint.dropout import Streams
 from bench.victim.joint.layout import Layout
 from bench.victim.joint.weights import Weights
+
+Layer = Callable[[Tensor, int, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -33,16 +35,33 @@ class Sizes:
     checkpointing: bool = False  # a layer's activations are computed again in the backward pass
 
 
+class Soft(NamedTuple):
+    """Vectors [pieces, width] that are read as the word embedding from token `begin` of every row on."""
+
+    begin: int
+    vectors: Tensor
+
+
 class Forward:
     """The forward pass of one joint batch; a subclass is an architecture."""
 
     kinds: ClassVar[Mapping[str, str]]  # transformers' class of the classifier -> Sizes.kind
     compact: ClassVar[bool] = True  # whether it knows bf16 weights, and layers that are computed again
 
-    def __init__(self, sizes: Sizes, weights: Weights, layout: Layout, streams: Streams, members: list[int]) -> None:
+    reads: ClassVar[bool] = False  # whether it has `features` and `states`, and knows what is soft
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        weights: Weights,
+        layout: Layout,
+        streams: Streams,
+        members: list[int],
+        soft: Soft | None = None,
+    ) -> None:
         """Take everything that the pass needs; `members` says whose each source is."""
         self.sizes, self.weights, self.layout, self.streams = sizes, weights, layout, streams
-        self.members = members
+        self.members, self.soft = members, soft
         self.tokens, self.rows = layout.token_bounds, layout.row_bounds
 
     @classmethod
@@ -97,17 +116,21 @@ class Forward:
         )
         return out.view(-1, *shape).permute(0, 2, 3, 4, 1, 5)
 
-    def through_layers(self, hidden: Tensor, layer: Callable[[Tensor, int, Tensor | None], Tensor]) -> Tensor:
-        """Return hidden [tokens, width] after `layer(hidden, number, prefix)` of every layer."""
+    def through_layers(self, hidden: Tensor, layer: Layer, last: Layer | None = None) -> Tensor:
+        """Return hidden [tokens, width] after `layer(hidden, number, prefix)` of every layer; `last` is the last one's.
+
+        The last may return fewer rows than it is given.
+        """
         prefix = self.prefix()
         again = self.sizes.checkpointing and torch.is_grad_enabled()
         for number in range(self.sizes.layers):
             own = None if prefix is None else prefix[:, number]
+            act = last if last is not None and number == self.sizes.layers - 1 else layer
             if again:
                 settings = {"use_reentrant": False, "preserve_rng_state": False, "context_fn": self.streams.twice}
-                hidden = checkpoint(layer, hidden, number, own, **settings)
+                hidden = checkpoint(act, hidden, number, own, **settings)
             else:
-                hidden = layer(hidden, number, own)
+                hidden = act(hidden, number, own)
         return hidden
 
     def _multi_scale(self, values: Tensor, name: str, bounds: tuple[tuple[int, int], ...]) -> Tensor:

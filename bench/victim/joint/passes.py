@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bench.victim.batching import Encoded
 from bench.victim.joint.dropout import Streams
+from bench.victim.joint.forward import Forward, Soft
 from bench.victim.joint.layout import Layout, Source, lay_out
 from bench.victim.joint.support import (
     all_tensors,
@@ -33,15 +34,19 @@ class JointModel:
     From the second member on frozen tensors are those of the first: the members' own copies are let go.
     """
 
-    def __init__(self, victims: Sequence[Victim]) -> None:
-        """Take victims for which `shareable` is ""."""
+    def __init__(self, victims: Sequence[Victim], reading: bool = False) -> None:
+        """Take victims for which `shareable` is "".
+
+        Args:
+            reading: nothing is to train, so that all but what was inserted, and the head, counts as frozen.
+        """
         self.victims = tuple(victims)
         first = self.victims[0]
         self.kind = str(kind_of(first))
         self.device, self.half = first.device, first.precision == "bf16"
-        self.own = own_names(first)
-        mine = all_tensors(first)
-        self.frozen = {name: value for name, value in mine.items() if name not in set(self.own)}
+        self.own = own_names(first, trains=not reading)
+        mine, own = all_tensors(first), set(self.own)
+        self.frozen = {name: value.detach() for name, value in mine.items() if name not in own}
         for other in self.victims[1:]:
             share(first, other)
         self.tensors = [all_tensors(victim) for victim in self.victims]
@@ -100,11 +105,22 @@ class JointModel:
         generators: Sequence[torch.Generator] | None,
         own: Mapping[str, Tensor] | None,
     ) -> Tensor:
+        return self.encoder(layout, members, generators, own).logits()
+
+    def encoder(
+        self,
+        layout: Layout,
+        members: list[int],
+        generators: Sequence[torch.Generator] | None,
+        own: Mapping[str, Tensor] | None,
+        soft: Soft | None = None,
+    ) -> Forward:
+        """Return the pass over a layout; the arguments are those of `losses` and of `Forward`."""
         if own is None:
             (member,) = set(members)
             own = {name: self.tensors[member][name].unsqueeze(0) for name in self.own}
         weights = Weights(self.calculated, own, self.half, self.turned)
-        return self.forward(self.sizes, weights, layout, Streams(generators), members).logits()
+        return self.forward(self.sizes, weights, layout, Streams(generators), members, soft)
 
     @torch.no_grad()
     def probabilities(self, texts: Mapping[int, Encoded], batch_size: int) -> dict[int, np.ndarray]:

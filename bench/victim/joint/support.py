@@ -26,6 +26,7 @@ KNOWN = (
     "peft.tuners.prefix_tuning.",
     "bench.victim.",
 )
+HOOKED = ("bench.victim.adapter", "bench.victim.prefix")
 LORA = "Linear"  # PEFT's plain LoRA around a linear layer, GPT-2's kind of it too
 BESIDE = ".make_inputs_require_grads"
 TURNED = "Conv1D"  # GPT-2's linear layer, whose matrix is stored [in, out]
@@ -64,10 +65,10 @@ def _known(module: torch.nn.Module) -> bool:
 
 
 def _known_hook(hook: Any) -> bool:
-    # An adapter and a prefix enter by hooks of ours; anybody else's hook wants the ordinary forward pass. The one that
+    # An adapter and a prefix enter by hooks; any other hook wants the ordinary forward pass. The one that
     # transformers sets beside checkpointing lets the embeddings require a gradient, which nobody reads.
     place, name = getattr(hook, "__module__", ""), getattr(hook, "__qualname__", "")
-    return place.startswith("bench.victim.") or (place.startswith("transformers.") and name.endswith(BESIDE))
+    return place in HOOKED or (place.startswith("transformers.") and name.endswith(BESIDE))
 
 
 def _plain_lora(module: Any) -> bool:
@@ -113,14 +114,14 @@ def embeddings(victim: Victim) -> frozenset[str]:
     return frozenset(f"{name}.weight" for name, module in modules if isinstance(module, torch.nn.Embedding))
 
 
-def own_names(victim: Victim) -> list[str]:
-    """Return the tensors that a member has for itself: what trains, what was inserted, and the head."""
+def own_names(victim: Victim, trains: bool = True) -> list[str]:
+    """Return the tensors that a member has for itself: what trains (if anything is to), what was inserted, the head."""
     buffers = [name.removeprefix("model.") for name, _ in victim.named_buffers() if name.endswith(".scales")]
     inserted = tuple(f"{name}." for name in victim.attached)
     names = []
     for name, value in victim.tensors().items():
         mine = name.startswith(inserted) and not _pretrained(name) if inserted else False
-        if value.requires_grad or mine or name.partition(".")[0] in victim.head:
+        if (value.requires_grad if trains else _stackable(name)) or mine or name.partition(".")[0] in victim.head:
             names.append(name)
     return names + buffers
 

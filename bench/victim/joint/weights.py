@@ -45,7 +45,7 @@ class Weights:
         stacked = self.own[name]
         if stacked.shape[0] != 1:
             raise KeyError(f"{name} differs between the sources of a pass")
-        return stacked[0]
+        return stacked.squeeze(0)
 
     def linear(self, values: Tensor, name: str, bounds: Bounds) -> Tensor:
         """Return the linear map `name` of values [n, in], whose rows `bounds` divides among the sources."""
@@ -70,8 +70,8 @@ class Weights:
         """
         stacked, values = stacked.to(self.type), values.to(self.type)
         biases = None if biases is None else biases.to(self.type)
-        if stacked.shape[0] == 1:
-            return functional.linear(values, stacked[0], None if biases is None else biases[0])
+        if stacked.shape[0] == 1:  # squeezed: the gradient of an index is a matrix of zeros with a copy in it
+            return functional.linear(values, stacked.squeeze(0), None if biases is None else biases.squeeze(0))
         blocks, places = self.spread(values, bounds)
         mixed = torch.bmm(blocks, stacked.transpose(1, 2))
         if biases is not None:

@@ -14,14 +14,15 @@
     if (one === null || other === null) return (one === null) - (other === null);
     return sign * (one - other);
   };
-  DataTable.type("rate", { order: { asc: missingLast(1), desc: missingLast(-1) }, className: "number" });
+  const shownText = (text) => (typeof text === "string" ? text.replace(/<[^>]*>/g, " ") : text); // of a link, not its target
+  DataTable.type("rate", { order: { asc: missingLast(1), desc: missingLast(-1) }, search: shownText, className: "number" });
 
   // ---- pages ----
   const started = new Set();
   function boards(section) {
     for (const table of section.querySelectorAll("table.board")) {
       const types = [...table.tHead.rows[0].cells].map((cell, target) =>
-        cell.classList.contains("number") ? { type: "rate", targets: target } : { type: "string", targets: target });
+        cell.classList.contains("number") ? { type: "rate", targets: target } : { type: "html", targets: target });
       new DataTable(table, {
         paging: false, info: false, order: [], autoWidth: false, columnDefs: types,
         layout: { topStart: table.tBodies[0].rows.length > 4 ? "search" : null, topEnd: null, bottomStart: null, bottomEnd: null },
@@ -41,9 +42,9 @@
   // ---- cells ----
   const FILTERS = ["dataset", "model", "attack", "defense", "ratio", "seed", "recipe", "precision", "status"];
   const TITLES = {
-    key: "Cell", dataset: "Dataset", model: "Model", attack: "Attack", defense: "Defense", ratio: "Poison ratio", rule: "Label rule",
-    target: "Target", seed: "Seed", recipe: "Recipe", precision: "Precision", cacc: "CACC", asr: "ASR", floor: "ASR floor",
-    seconds: "Train seconds", memory: "Peak MB", parameters: "Trainable", status: "Status",
+    key: "Cell", dataset: "Dataset", model: "Model", attack: "Attack", defense: "Defense", ratio: "Poison ratio", seed: "Seed",
+    cacc: "CACC", asr: "ASR", floor: "ASR floor", status: "Status", recipe: "Recipe", precision: "Precision", rule: "Label rule",
+    target: "Target", seconds: "Train seconds", memory: "Peak MB", parameters: "Trainable",
   };
   const NUMBERS = new Set(["ratio", "target", "seed", "cacc", "asr", "floor", "seconds", "memory", "parameters"]);
   const DECIMALS = { cacc: 2, asr: 2, floor: 2, seconds: 1, memory: 0, parameters: 0 };
@@ -63,6 +64,7 @@
     return { title: TITLES[name], data: place, render, type: NUMBERS.has(name) ? "rate" : "string" };
   }
 
+  cells.keys = null; // beginnings of the keys that a link asked for: those behind a mean
   function cells() {
     const shown = Object.keys(TITLES);
     table = new DataTable("#cells-table", {
@@ -90,10 +92,11 @@
     clear.type = "reset";
     clear.textContent = "Clear";
     byId("filters").append(clear);
-    byId("filters").addEventListener("reset", () => setTimeout(filter));
+    byId("filters").addEventListener("reset", () => { cells.keys = null; setTimeout(filter); });
     byId("filters").addEventListener("submit", (event) => event.preventDefault());
     let wanted = [];
-    table.search.fixed("filters", (text, row) => wanted.every(([place, value]) => String(row[place]) === value));
+    table.search.fixed("filters", (text, row) => wanted.every(([place, value]) => String(row[place]) === value)
+      && (cells.keys === null || cells.keys.has(row[at.key].slice(0, 8))));
     function filter() {
       wanted = [...byId("filters").querySelectorAll("select")].filter((menu) => menu.value).map((menu) => [at[menu.name], menu.value]);
       table.draw();
@@ -106,6 +109,7 @@
       const value = query.get(menu.name) ?? "";
       menu.value = [...menu.options].some((option) => option.value === value) ? value : "";
     }
+    cells.keys = query.has("keys") ? new Set(query.get("keys").split(".")) : null;
     cells.filter();
   }
 
@@ -134,7 +138,10 @@
     const get = (name) => row[at[name]];
     const ref = (name) => shared[get(name)];
     const box = Object.assign(make("section"), { className: "wide" });
-    const code = make("code", `${ref("command")} --poison-ratios ${get("ratio")} --seeds ${get("seed")}`);
+    const code = make("code");
+    // Lines break between words only: after the first hyphen of an option they could not be read.
+    for (const word of `${ref("command")} --poison-ratios ${get("ratio")} --seeds ${get("seed")}`.split(" "))
+      code.append(code.firstChild ? " " : "", make("span", word));
     const pre = make("pre");
     pre.tabIndex = 0;
     pre.append(code);
