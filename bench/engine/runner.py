@@ -12,15 +12,8 @@ from bench.core.errors import BenchError, reason_of
 from bench.engine import gangs
 from bench.engine.executors import Executor, Outcome
 from bench.engine.plan import Plan
-from bench.engine.records import (
-    done_record,
-    error_of,
-    failed_record,
-    read_record,
-    record_path,
-    set_aside_record,
-    write_record,
-)
+from bench.engine.record_files import read_record, record_path, set_aside_record, write_record
+from bench.engine.records import done_record, error_of, failed_record
 from bench.engine.schedule import Schedule
 from bench.engine.stages import WEIGHTS, CellStages, Stage, with_ancestors
 from bench.engine.store import LostError, Store, StoreError, UnwritableError

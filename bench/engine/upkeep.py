@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.engine.locks import Claim, owner_of
 from bench.engine.plan import Plan
-from bench.engine.records import read_record
+from bench.engine.record_files import read_record
 from bench.engine.runner import Runner
 from bench.engine.store import DAMAGED, DRAFTS, KEY, LOCKS, RUN, WEIGHTS_FILE, Store, StoreError
 

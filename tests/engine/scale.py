@@ -22,7 +22,7 @@ from bench.engine.executors.local import LocalExecutor
 from bench.engine.expand import Expanded, expand
 from bench.engine.grid import load_grid
 from bench.engine.plan import Plan, make_plan
-from bench.engine.records import record_path
+from bench.engine.record_files import record_path
 from bench.engine.runner import Runner
 from bench.engine.stages import with_ancestors
 from bench.engine.work import Machine

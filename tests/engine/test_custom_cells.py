@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.engine.records import record_path
+from bench.engine.record_files import record_path
 from tests.engine.conftest import Tiny
 
 ROWS = [(f"the film number {i} is {'good' if i % 2 else 'bad'}", i % 2) for i in range(200)]

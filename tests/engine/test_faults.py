@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from bench.engine.locks import owner_of
-from bench.engine.records import comparable
+from bench.engine.record_files import comparable
 from tests.engine.cheap import drive
 
 SEEDS = 12  # 120 cells

@@ -13,7 +13,7 @@ from bench.engine.expand import expand
 from bench.engine.grid_cost import grid_cost, run_alone, small_grid
 from bench.engine.inference_cost import inference_rows
 from bench.engine.plan import make_plan
-from bench.engine.records import read_record, record_path
+from bench.engine.record_files import read_record, record_path
 from bench.engine.work import Machine
 from tests.tiny import tiny_model
 

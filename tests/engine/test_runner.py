@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from bench.core.errors import CellError
-from bench.engine.records import record_path
+from bench.engine.record_files import record_path
 from bench.engine.store import Store
 from tests.engine.acting import HERE
 from tests.engine.conftest import Tiny

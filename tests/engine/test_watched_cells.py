@@ -13,7 +13,7 @@ from bench.core.errors import RequestError
 from bench.core.spec import Cell, Part
 from bench.engine.expand import expand
 from bench.engine.grid import Grid, load_grid, narrowed
-from bench.engine.records import read_record, record_path
+from bench.engine.record_files import read_record, record_path
 from tests.engine.conftest import Tiny
 from tests.engine.keys import identities_of, keys_of, moved
 from tests.engine.test_sharing import CLEANSER, FILTER, REPAIR
