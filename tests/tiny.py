@@ -39,6 +39,19 @@ ARCHITECTURES: dict[str, tuple[tuple[str | None, str | None, str | None, str], d
 }
 ENCODERS = ("bert", "roberta", "modernbert")
 
+# Those that no model file names, and that only the tests of the unpadded pass go through.
+FURTHER: dict[str, tuple[tuple[str | None, str | None, str | None, str], dict[str, Any]]] = {
+    # Words narrower than the layers.
+    "electra": (("[PAD]", "[CLS]", "[SEP]", "[UNK]"), {"initializer_range": 0.2, "embedding_size": 24}),
+    "distilbert": (("[PAD]", "[CLS]", "[SEP]", "[UNK]"), {"initializer_range": 0.2, "hidden_dim": INNER}),
+    # Biases on queries, keys and values.
+    "qwen2": (
+        ("<|endoftext|>", None, "<|im_end|>", "<|endoftext|>"),
+        {"initializer_range": 0.2, "num_key_value_heads": 2},
+    ),
+}
+TEMPLATED = (*ENCODERS, "electra", "distilbert")  # a text is [CLS] text [SEP]
+
 
 def tiny_model(tmp_path_factory: Any, architecture: str) -> Path:
     """Return the folder of a tiny model; it is written once per test session (`tmp_path_factory` is pytest's)."""
@@ -84,7 +97,7 @@ def write_tiny_model(folder: Path, architecture: str) -> None:
     }
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
-        config = AutoConfig.for_model(architecture, **{**settings, **ARCHITECTURES[architecture][1]})
+        config = AutoConfig.for_model(architecture, **{**settings, **{**ARCHITECTURES, **FURTHER}[architecture][1]})
         AutoModel.from_config(config).save_pretrained(folder)
 
 
@@ -93,7 +106,7 @@ def _tokenizer(architecture: str) -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    pad, begin, end, unknown = ARCHITECTURES[architecture][0]
+    pad, begin, end, unknown = {**ARCHITECTURES, **FURTHER}[architecture][0]
     special = list(dict.fromkeys(token for token in (begin, pad, end, unknown) if token))
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -104,7 +117,7 @@ def _tokenizer(architecture: str) -> Any:
         show_progress=False,
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
-    encoder = architecture in ENCODERS
+    encoder = architecture in TEMPLATED
     template = {"llama": f"{begin} $A"}.get(architecture, f"{begin} $A {end}" if encoder else "$A")
     wrapped = [token for token in dict.fromkeys((begin, end)) if token and token in template.split()]
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -19,7 +19,7 @@ from bench.engine.sharding import inserts
 from bench.engine.stages import Stage
 from bench.victim.memory import Load, Memory, Trained, estimate
 from bench.victim.recipes import AlignmentOptions, LoraOptions, MultiScaleOptions
-from bench.victim.shapes import Shape, shape_of
+from bench.victim.shapes import COMPACT, UNPADDED, Shape, shape_of
 from bench.victim.spec import ARCHITECTURES, ModelSpec
 from defenders.adapter import Adapter
 from defenders.prefix import Prefix
@@ -126,7 +126,9 @@ def load_of(training: Training, shape: Shape, trained: Trained, length: int | No
     """Return the step of a training: its batches, in which numbers, over how many devices."""
     spec = training.spec
     # The clean batch of gradient alignment rides in the same pass where the pass is unpadded.
-    rides = trained.aligned and shape.kind in ("bert", "roberta")
+    plain = not spec.checkpointing and spec.weights == "fp32"
+    unpadded = training.shards == 1 and (shape.kind in COMPACT or (shape.kind in UNPADDED and plain))
+    rides = unpadded and trained.aligned and not trained.whole
     return Load(
         batch=spec.batch_size * (2 if rides else 1),
         length=min(length or LENGTH, spec.max_length, shape.positions or spec.max_length),
@@ -134,6 +136,7 @@ def load_of(training: Training, shape: Shape, trained: Trained, length: int | No
         bf16_weights=spec.weights == "bf16",
         checkpointing=spec.checkpointing,
         paper_head=spec.head == "paper",
+        unpadded=unpadded,
         shards=training.shards,
     )
 

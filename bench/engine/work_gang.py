@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.core.memory import free, is_out_of_memory
 from bench.engine.bounded import bounded
 from bench.engine.repeatable import repeatable
 from bench.engine.store import Store, write_json
@@ -23,11 +24,15 @@ def execute_gang(payloads: Sequence[Payload], root: Path, machine: Machine, work
     if any(payload["kind"] != "train" for payload in payloads) or "train" in workers:
         return [_caught(lambda it=payload: execute(it, root, machine, workers)) for payload in payloads]
     members = [_Member(payload) for payload in payloads]
-    with ExitStack() as held:
-        for member in members:
-            _guard(member, lambda it=member: it.begin(root, machine, held))
-        with repeatable(machine.device, machine.deterministic), bounded(machine.device, machine.memory):
-            _train([member for member in members if member.result is None], machine)
+    left = members
+    while left:
+        with ExitStack() as held:
+            begun = _begin(left, root, machine, held)
+            with repeatable(machine.device, machine.deterministic), bounded(machine.device, machine.memory):
+                _train([member for member in begun if member.result is None], machine)
+        left = left[len(begun) :]
+        if left:
+            free()  # of what has just been trained, before the next one asks for its room
     return [member.result for member in members]
 
 
@@ -71,6 +76,42 @@ class _Member:
             seconds = self.seconds + log.seconds + time.perf_counter() - began
             manifest = manifest_of(self.payload, machine, seconds)
             self.result = Built(job.store.finish(self.payload["key"], job.aside, manifest), True)
+
+
+def _begin(members: Sequence[_Member], root: Path, machine: Machine, held: ExitStack) -> list[_Member]:
+    """Begin members until memory runs out, the first in any case; return those, whose claims end with `held`.
+
+    A member that can share the backbone of an earlier one lets its own copy go at once, so that a gang of large models
+    holds one backbone, and a second one only while a member is loaded.
+    """
+    begun: list[_Member] = []
+    for member in members:
+        full = False
+        with ExitStack() as own:
+            try:
+                member.begin(root, machine, own)
+            except Exception as error:
+                full = bool(begun) and is_out_of_memory(error)
+                member.result = None if full else error
+            if not full:
+                held.push(own.pop_all())
+        if full:
+            free()
+            return begun
+        _share(member, begun)
+        begun.append(member)
+    return begun
+
+
+def _share(member: _Member, others: Sequence[_Member]) -> None:
+    """Give a member the frozen tensors of the first of the others that it can form a gang with, if there is one."""
+    from bench.victim.joint.support import share, shareable
+
+    for other in others:
+        if member.task is not None and other.task is not None:
+            if not shareable([other.task.victim, member.task.victim]):
+                share(other.task.victim, member.task.victim)
+                return
 
 
 def _train(members: Sequence[_Member], machine: Machine) -> None:

@@ -6,8 +6,9 @@ backward pass, and an allowance for what a layer computes with. Left out: the de
 GPU) and what the allocator loses to fragments, for which the 20 % are that a plan leaves free by default.
 
 What a layer keeps was read off the graph of each architecture with `saved_tensors_hooks`; a test compares it with
-such a count. It holds for attention that keeps no scores (SDPA's flash and memory-efficient kernels), and for padded
-batches in transformers' own pass: the unpadded one, in which BERT and RoBERTa train, was not counted.
+such a count. It holds for attention that keeps no scores (SDPA's flash and memory-efficient kernels). The unpadded pass
+keeps as much for texts that are all as long, or up to a fifth less, and besides: scores where attention has dropout of
+its own, and one bf16 copy of every frozen matrix for as long as the training lasts.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Load:
     checkpointing: bool = False
     paper_head: bool = False
     classes: int = 2
+    unpadded: bool = False  # in the pass of bench/victim/joint, of texts that are all as long
     shards: int = 1  # devices that share the batch and what trains
 
     @property
@@ -97,6 +99,8 @@ def estimate(shape: Shape, trained: Trained, load: Load) -> Memory:
     weights = 4 * training if trained.whole else load.stream * frozen + 4 * (head + inserted)
     layer = _layer(shape, trained, load)
     copies = _copies(shape, trained, load, head, training)
+    # The unpadded pass holds its copies of frozen matrices always, and an evaluation by transformers makes its own.
+    standing = 2 * shape.mapped() if load.unpadded and load.bf16 and not (load.bf16_weights or trained.whole) else 0
     activations = shape.layers * layer
     if load.checkpointing:
         activations = layer + shape.layers * load.stream * load.tokens * shape.width
@@ -110,7 +114,7 @@ def estimate(shape: Shape, trained: Trained, load: Load) -> Memory:
         copies=copies,
         activations=activations + ends,
         working=working * load.tokens,
-        look=working * LOOK_BATCH * load.length + copies,
+        look=working * LOOK_BATCH * load.length + copies + standing,
     )
 
 
@@ -169,16 +173,18 @@ def _copies(shape: Shape, trained: Trained, load: Load, head: int, training: int
     if not load.bf16:
         return 0
     mapped = 0 if load.bf16_weights else shape.mapped()
-    if load.checkpointing:  # a layer's copies go with it
+    if load.checkpointing and not load.unpadded:  # a layer's copies go with it
         mapped //= shape.layers
-    return 2 * (mapped + head + (0 if trained.whole else training))
+    # The unpadded pass computes a prefix in fp32.
+    inserted = 0 if trained.whole or (load.unpadded and trained.prefix_tokens) else training
+    return 2 * (mapped + head + inserted)
 
 
 def _layer(shape: Shape, trained: Trained, load: Load) -> int:
     """Return the bytes that one layer keeps for the backward pass."""
     c, s, w, i = load.number, load.stream, shape.width, shape.inner
     whole = int(trained.whole)
-    if shape.kind in ("llama", "qwen3"):
+    if shape.kind in ("llama", "qwen2", "qwen3"):
         # Gate, its activation, up; queries, repeated keys and values, context; RMS norms compute in fp32.
         token = c * (3 * i + 4 * shape.queries) + 2 * w * (4 + s * whole)
         if shape.kind == "qwen3":
@@ -195,7 +201,10 @@ def _layer(shape: Shape, trained: Trained, load: Load) -> int:
     for one in shape.matching(trained.adapter_sites):
         token += c * (one.outputs + 2 * trained.adapter_dim)
     token += 4 * shape.heads  # the softmax's sums
-    mask = c * load.batch * load.length * (load.length + trained.prefix_tokens)
+    pairs = load.batch * load.length * (load.length + trained.prefix_tokens)
+    mask = c * pairs
+    if load.unpadded and shape.kind in ("bert", "roberta", "gpt2"):  # probabilities, what dropout leaves of them, masks
+        mask += (4 + 2 * c) * shape.heads * pairs
     return token * load.tokens + mask + 2 * c * load.batch * trained.prefix_tokens * shape.queries
 
 

@@ -22,7 +22,11 @@ ALIASES = {
     "max_position_embeddings": "n_positions",
     "intermediate_size": "n_inner",
 }
-KINDS = ("bert", "roberta", "modernbert", "gpt2", "llama", "qwen3")
+KINDS = ("bert", "roberta", "modernbert", "gpt2", "llama", "qwen2", "qwen3")
+DECODERS = ("gpt2", "llama", "qwen2", "qwen3")
+# Which of them the unpadded pass (bench/victim/joint) knows: with bf16 weights and checkpointing too, and without.
+COMPACT = ("modernbert", *DECODERS)
+UNPADDED = ("bert", "roberta", *COMPACT)
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,8 @@ class Shape:
         count += self.layers * 2 * w + w
         if self.kind == "qwen3":
             count += self.layers * 2 * self.head_width
+        if self.kind == "qwen2":
+            count += self.layers * (self.queries + 2 * self.keys)
         return count  # ModernBERT: its first layer has one norm less, its embeddings have one
 
     def head(self, paper: bool, classes: int) -> int:
@@ -105,7 +111,7 @@ class Shape:
         if paper:
             return HEAD_WIDTH * (w + classes)
         own = {"roberta": w * w + w, "modernbert": w * w + w}.get(self.kind, 0)
-        return own + w * classes + (0 if self.kind in ("gpt2", "llama", "qwen3") else classes)
+        return own + w * classes + (0 if self.kind in DECODERS else classes)
 
 
 def _linears(maps: Mapping[str, tuple[int, int, str]]) -> dict[str, Linear]:

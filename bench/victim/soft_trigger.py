@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench.core.errors import CellError
 from bench.victim.batching import Batch, Encoded
-from bench.victim.joint.encoder import Soft
+from bench.victim.joint.forward import Soft
 from bench.victim.victim import Victim
 
 

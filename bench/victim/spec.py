@@ -61,6 +61,18 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "adapter_sites": ("attention.output.dense", "output.dense"),
         "penultimate": "classifier.dense",
     },
+    "electra": {
+        "family": "encoder",
+        "lora_targets": ("query", "value"),
+        "adapter_sites": ("attention.output.dense", "output.dense"),
+        "penultimate": "classifier.dense",
+    },
+    "distilbert": {
+        "family": "encoder",
+        "lora_targets": ("q_lin", "v_lin"),
+        "adapter_sites": ("attention.out_lin", "ffn.lin2"),
+        "penultimate": "pre_classifier",
+    },
     "modernbert": {
         "family": "encoder",
         "lora_targets": ("Wqkv",),
@@ -69,6 +81,11 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     },
     "gpt2": {**DECODER, "lora_targets": ("c_attn",), "adapter_sites": ("attn.c_proj", "mlp.c_proj")},
     "llama": {
+        **DECODER,
+        "lora_targets": ("q_proj", "v_proj"),
+        "adapter_sites": ("self_attn.o_proj", "mlp.down_proj"),
+    },
+    "qwen2": {
         **DECODER,
         "lora_targets": ("q_proj", "v_proj"),
         "adapter_sites": ("self_attn.o_proj", "mlp.down_proj"),

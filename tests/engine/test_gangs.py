@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import weakref
 from typing import Any
 
 import pytest
+import torch
 
 from bench.core.registry import DEFENDERS, names
-from bench.engine import gangs, plugins
+from bench.engine import gangs, plugins, work_training
 from tests.engine.conftest import Tiny
 
 GRID = {"defenders": ["vanilla", "lora", "musclelora"], "attacks": ["badnets", "addsent"], "seeds": [0, 1]}
@@ -61,6 +63,41 @@ def test_members_that_are_done_are_left_out_and_numbers_stay(tiny: Tiny) -> None
     report = tiny.run(tiny.plan(defenders=["lora"], seeds=[0, 1, 2]), gang=4)
     assert report.done == 3 and tiny.events.count("train") == 2
     assert {key: record for key, record in records(tiny).items() if key in before} == before
+
+
+def test_members_for_whom_there_is_no_room_train_after_the_others(
+    tiny: Tiny, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two victims fit, a third does not: two train on one backbone, then the third alone, with a gang's numbers."""
+    plan = tiny.plan(defenders=["lora"], seeds=[0, 1, 2])
+    roomy = Tiny(tmp_path_factory.mktemp("roomy"), tiny.model, [])
+    assert roomy.run(plan, gang=3).failed == {}
+    load, living, refused = work_training.fresh, [], []
+
+    def short(job: Any, content: Any, seed: int) -> Any:
+        alive = [victim for victim in (kept() for kept in living) if victim is not None]
+        if len(alive) == 2:
+            refused.append(len({victim.word_embedding.data_ptr() for victim in alive}))
+            raise torch.OutOfMemoryError("out of memory")
+        victim = load(job, content, seed)
+        living.append(weakref.ref(victim))
+        return victim
+
+    monkeypatch.setattr(work_training, "fresh", short)
+    assert tiny.run(plan, gang=3).failed == {}
+    assert refused == [1]
+    assert sorted(_gangs(tiny)) == [1, 2, 2] and _gangs(roomy) == [3, 3, 3]
+    expected = records(roomy)
+    for key, record in records(tiny).items():
+        for name, entry in record["metrics"].items():
+            twin = expected[key]["metrics"][name]
+            assert entry is twin is None or entry["value"] == pytest.approx(twin["value"], abs=ALIKE), (key, name)
+
+
+def _gangs(tiny: Tiny) -> list[int]:
+    """Return, for every training in the store, how many trained together."""
+    metas = [json.loads(path.read_text()) for path in (tiny.out / "store").glob("??/*/meta.json")]
+    return [meta["log"]["gang"] for meta in metas if "log" in meta]
 
 
 def test_one_member_that_becomes_no_number_fails_alone(tiny: Tiny) -> None:

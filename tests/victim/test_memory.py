@@ -28,6 +28,7 @@ SIZES = {
 }
 OWN: dict[str, dict[str, Any]] = {
     "llama": {"num_key_value_heads": 2, "head_dim": 12},
+    "qwen2": {"num_key_value_heads": 2, "head_dim": 12},
     "qwen3": {"num_key_value_heads": 2, "head_dim": 20},
     "gpt2": {"n_inner": 112},
     "bert": {"type_vocab_size": 2},

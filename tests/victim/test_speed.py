@@ -29,6 +29,16 @@ def test_each_contender_trains_the_same_tensors_over_the_same_steps(setting, def
         assert row["trainable_parameters"] == (expected or found[0]["trainable_parameters"])
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_a_decoder_is_measured_against_the_reference(tiny_spec, reviews, architecture):
+    setting = Setting(tiny_spec(architecture), tuple(reviews * 2), steps=3)
+    for defense in ("lora", "musclelora"):
+        plain, ours = (measured(Contender(name, defense, "fp32"), setting) for name in ("reference", "ours"))
+        assert plain["trainable_parameters"] == ours["trainable_parameters"] > 0
+        assert plain["steps"] == ours["steps"] == 3
+        assert useful_work(setting.spec, setting.rows(), defense) > 1e5
+
+
 def test_rows_are_paired_round_by_round(setting):
     heard: list[str] = []
     here = lambda: ThreadPoolExecutor(1)  # noqa: E731

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -50,28 +51,47 @@ class Unpad(torch.autograd.Function):
         return padded, None
 
 
+@dataclass(frozen=True)
+class Heads:
+    """How the layers of an architecture attend."""
+
+    queries: int
+    keys: int | None = None  # key-value heads, each of which serves as many neighbouring queries; None: one for each
+    rate: float = 0.0  # of the dropout on attention probabilities
+    causal: bool = False  # a token sees itself, those before it, and all of the prefix
+    window: int | None = None  # how many tokens to each side it sees besides the prefix; None: all. Not where causal
+
+
 def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     layout: Layout,
-    heads: int,
-    rate: float,
+    heads: Heads,
     streams: Streams,
     prefix: Tensor | None = None,
+    scale: float | None = None,
 ) -> Tensor:
     """Return the attended values [tokens, width]; every token sees its own row, and the prefix of its source.
 
     Args:
-        query, key, value: [tokens, width].
-        rate: of the dropout on attention probabilities.
-        prefix: learned keys and values [sources, 2, heads, length, width of a head].
+        query, key, value: [tokens, width]; the last two are narrower where queries share heads.
+        prefix: learned keys and values [sources, 2, key-value heads, length, width of a head].
+        scale: of the scores; None: one over the root of the width of a head.
     """
     found = []
     for block in layout.blocks:
-        parts = [_split(tensor[block.first : block.last], block, heads) for tensor in (query, key, value)]
-        own = None if prefix is None else prefix[block.source]
-        mixed = _attend_block(*parts, block, rate, streams, own)
+        counts = (heads.queries, heads.keys or heads.queries, heads.keys or heads.queries)
+        parts = [
+            _split(tensor[block.first : block.last], block, count)
+            for tensor, count in zip((query, key, value), counts, strict=True)
+        ]
+        if prefix is not None:
+            parts[1:] = _after(prefix[block.source], *parts[1:])
+        if heads.causal:
+            mixed = _attend_causally(*parts, block, heads.rate, streams, scale)
+        else:
+            mixed = _attend_block(*parts, block, heads, streams, scale)
         flat = mixed.transpose(1, 2).reshape(block.rows * block.longest, -1)
         found.append(flat if block.places is None else Unpad.apply(flat, block.places))
     return found[0] if len(found) == 1 else torch.cat(found)
@@ -82,18 +102,21 @@ def attend_first(
     key: Tensor,
     value: Tensor,
     layout: Layout,
-    heads: int,
-    rate: float,
+    heads: Heads,
     streams: Streams,
     prefix: Tensor | None = None,
 ) -> Tensor:
-    """Return what `attend` returns for the first token of each row alone, [rows, width]; `query` is [rows, width]."""
+    """Return what `attend` returns for the first token of each row alone, [rows, width]; `query` is [rows, width].
+
+    For layers that see everything, and in which no two queries share keys.
+    """
     found, row = [], 0
     for block in layout.blocks:
-        first = query[row : row + block.rows].view(block.rows, 1, heads, -1).transpose(1, 2)
-        parts = [_split(tensor[block.first : block.last], block, heads) for tensor in (key, value)]
-        own = None if prefix is None else prefix[block.source]
-        found.append(_attend_block(first, *parts, block, rate, streams, own).reshape(block.rows, -1))
+        first = query[row : row + block.rows].view(block.rows, 1, heads.queries, -1).transpose(1, 2)
+        parts = [_split(tensor[block.first : block.last], block, heads.queries) for tensor in (key, value)]
+        if prefix is not None:
+            parts = _after(prefix[block.source], *parts)
+        found.append(_attend_block(first, *parts, block, heads, streams, None).reshape(block.rows, -1))
         row += block.rows
     return found[0] if len(found) == 1 else torch.cat(found)
 
@@ -105,20 +128,68 @@ def _split(values: Tensor, block: Block, heads: int) -> Tensor:
     return values.view(block.rows, block.longest, heads, -1).transpose(1, 2)
 
 
+def _after(prefix: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Return keys and values [rows, heads, length + longest, width of a head] with the prefix before each row."""
+    ahead = prefix.to(key.dtype)[:, None].expand(2, key.shape[0], *prefix.shape[1:])
+    return torch.cat([ahead[0], key], dim=2), torch.cat([ahead[1], value], dim=2)
+
+
 def _attend_block(
-    query: Tensor, key: Tensor, value: Tensor, block: Block, rate: float, streams: Streams, prefix: Tensor | None
+    query: Tensor, key: Tensor, value: Tensor, block: Block, heads: Heads, streams: Streams, scale: float | None
 ) -> Tensor:
-    visible = block.real
-    if prefix is not None:
-        ahead = prefix.to(key.dtype)[:, None].expand(2, block.rows, *prefix.shape[1:])
-        key, value = torch.cat([ahead[0], key], dim=2), torch.cat([ahead[1], value], dim=2)
-        if visible is not None:
-            visible = functional.pad(visible, (prefix.shape[2], 0), value=True)
+    visible, ahead = block.real, key.shape[2] - block.longest
     mask = None if visible is None else visible[:, None, None, :]
-    if streams.generators is None or not rate:
-        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    # A fused kernel cannot take a mask of ours: the draws of a member must not depend on its gang.
-    scores = (query @ key.transpose(2, 3)).float() / math.sqrt(query.shape[-1])
+    if heads.window is not None and heads.window < block.longest - 1:
+        mask = _near(mask, block.longest, heads.window, query.device)
+    if mask is not None and ahead:
+        mask = functional.pad(mask, (ahead, 0), value=True)
+    if streams.generators is None or not heads.rate:
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+    return _attend_dropped(query, key, value, mask, block, heads.rate, streams, scale)
+
+
+def _near(mask: Tensor | None, longest: int, window: int, device: torch.device) -> Tensor:
+    """Return the mask [rows or 1, 1, longest, longest] of what is near; padding sees itself, as nothing else may be."""
+    places = torch.arange(longest, device=device)
+    apart = (places[:, None] - places[None, :]).abs()
+    near = (apart <= window)[None, None]
+    return near if mask is None else (mask & near) | (apart == 0)
+
+
+def _attend_causally(
+    query: Tensor, key: Tensor, value: Tensor, block: Block, rate: float, streams: Streams, scale: float | None
+) -> Tensor:
+    """Attend to what stands before; padding stands after every token, so no token ever sees it."""
+    ahead, shared = key.shape[2] - block.longest, query.shape[1] // key.shape[1]
+    dropping = streams.generators is not None and rate
+    # Flash kernels let queries share heads; the one for fp32 on a GPU does not.
+    if shared > 1 and (dropping or (query.is_cuda and query.dtype == torch.float32)):
+        key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
+        shared = 1
+    if dropping:
+        seen = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril(ahead)
+        return _attend_dropped(query, key, value, seen, block, rate, streams, scale)
+    # Kernels take a causal mask as a flag where it is square: the prefix gets queries whose results nobody reads.
+    query = functional.pad(query, (0, 0, ahead, 0)) if ahead else query
+    mixed = functional.scaled_dot_product_attention(
+        query, key, value, is_causal=True, scale=scale, enable_gqa=shared > 1
+    )
+    return mixed[:, :, ahead:]
+
+
+def _attend_dropped(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    block: Block,
+    rate: float,
+    streams: Streams,
+    scale: float | None,
+) -> Tensor:
+    """Attend in plain steps: a fused kernel takes no dropout mask of ours, and a member's draws must be its own."""
+    scores = (query @ key.transpose(2, 3)).float()
+    scores = scores / math.sqrt(query.shape[-1]) if scale is None else scores * scale
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
     return streams.drop_block(scores.softmax(-1).to(value.dtype), block.source, rate, block.longest) @ value

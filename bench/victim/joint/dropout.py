@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -68,3 +69,24 @@ class Streams:
         shape = values.shape if queries is None else (*values.shape[:2], queries, values.shape[3])
         part = (slice(None), slice(None), slice(0, values.shape[2]))
         return values * keep(shape, rate, self.generators[source], part).to(values.dtype)
+
+    def twice(self) -> tuple[AbstractContextManager, AbstractContextManager]:
+        """Return what to compute in now, and what to compute the same again in later: it draws the same numbers."""
+        return nullcontext(), _Again(self.generators or ())
+
+
+class _Again:
+    """Sets generators back to where they stood when it was made; leaves them, at its end, as they were before it."""
+
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        self.then = [(generator, generator.get_state()) for generator in generators]
+        self.now: list[torch.Tensor] = []
+
+    def __enter__(self) -> None:
+        self.now = [generator.get_state() for generator, _ in self.then]
+        for generator, state in self.then:
+            generator.set_state(state)
+
+    def __exit__(self, *_: object) -> None:
+        for (generator, _), state in zip(self.then, self.now, strict=True):
+            generator.set_state(state)

@@ -1,66 +1,77 @@
-"""BERT and RoBERTa classifiers on unpadded tokens, with what our defenses insert; the numbers are transformers'.
+"""BERT, RoBERTa and ELECTRA classifiers on unpadded tokens, with our defenses' parts; the numbers are transformers'.
 
-Post-norm encoders (Devlin et al., arXiv 1810.04805; Liu et al., arXiv 1907.11692). Only the order in which random
-numbers are drawn differs from transformers, and sums of floats may differ in their last bits.
+Post-norm encoders (Devlin et al., arXiv 1810.04805; Liu et al., arXiv 1907.11692; Clark et al., arXiv 2003.10555). Only
+the order in which random numbers are drawn differs from transformers, and sums of floats may differ in their last bits.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers.activations import ACT2FN
 
-from bench.victim.joint.attention import attend, attend_first
-from bench.victim.joint.dropout import Streams
-from bench.victim.joint.layout import Layout
-from bench.victim.joint.weights import Weights
+from bench.victim.joint.attention import Heads, attend, attend_first
+from bench.victim.joint.forward import Forward
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """What the forward pass reads from a model besides its tensors."""
+class Numbers:
+    """What the config and the modules of such an encoder say."""
 
-    kind: str  # bert or roberta
-    layers: int
-    heads: int
+    heads: Heads
     epsilon: float
     activation: str
     position_offset: int
     hidden_dropout: float
-    attention_dropout: float
     head_dropout: float
-    low_rank: dict[str, tuple[float, ...]]  # site -> scaling of its LoRA update, of each member
-    multi_scale: dict[str, tuple[float, ...]]
-    prefix: tuple[int, ...] | None  # tokens, layers, 2, heads, width of a head
 
 
-class Soft(NamedTuple):
-    """Vectors [pieces, width] that are read as the word embedding from token `begin` of every row on."""
-
-    begin: int
-    vectors: Tensor
-
-
-class Encoder:
+class Encoder(Forward):
     """The forward pass of one joint batch."""
 
-    def __init__(
-        self,
-        sizes: Sizes,
-        weights: Weights,
-        layout: Layout,
-        streams: Streams,
-        members: list[int],
-        soft: Soft | None = None,
-    ) -> None:
-        """Take everything that the pass needs; `members` says whose each source is."""
-        self.sizes, self.weights, self.layout, self.streams = sizes, weights, layout, streams
-        self.members, self.soft = members, soft
-        self.tokens, self.rows = layout.token_bounds, layout.row_bounds
+    kinds = {
+        "BertForSequenceClassification": "bert",
+        "RobertaForSequenceClassification": "roberta",
+        "ElectraForSequenceClassification": "electra",
+    }
+    reads = True
+    compact = False  # only transformers' own pass computes an encoder's layers again, or keeps its weights in bf16
+
+    @classmethod
+    def refusal(cls, model: Any) -> str:
+        """Return what of a model the pass does not know: relative positions, or a decoder made of an encoder."""
+        config = model.config
+        if getattr(config, "position_embedding_type", None) not in (None, "absolute"):
+            return f"its positions are {config.position_embedding_type}"
+        if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
+            return "it is set up as a decoder"
+        return ""
+
+    @classmethod
+    def rates(cls, model: Any) -> tuple[float, ...]:
+        """Return the dropout rates that the modules of a model hold now: hidden, attention, head."""
+        backbone = model.base_model
+        head = model.dropout if hasattr(model, "dropout") else model.classifier.dropout
+        return backbone.embeddings.dropout.p, backbone.encoder.layer[0].attention.self.dropout.p, head.p
+
+    @classmethod
+    def numbers(cls, model: Any) -> Numbers:
+        """Return what the pass reads off a model."""
+        config = model.config
+        hidden, attention, head = cls.rates(model)
+        roberta = model.base_model_prefix == "roberta"
+        return Numbers(
+            heads=Heads(config.num_attention_heads, rate=attention),
+            epsilon=config.layer_norm_eps,
+            activation=config.hidden_act,
+            position_offset=config.pad_token_id + 1 if roberta else 0,
+            hidden_dropout=hidden,
+            head_dropout=head,
+        )
 
     def logits(self) -> Tensor:
         """Return the logits [rows, classes] in fp32, rows in the order of the layout."""
@@ -69,24 +80,21 @@ class Encoder:
 
     def features(self) -> Tensor:
         """Return what the last linear map of the classifier reads, [rows, width]."""
-        first, rate = self.states(), self.sizes.head_dropout
-        if self.sizes.kind == "bert":
+        kind, first, rate = self.sizes.kind, self.states(), self.sizes.numbers.head_dropout
+        if kind == "bert":
             return self.streams.drop(self.site(first, "bert.pooler.dense", self.rows).tanh(), self.rows, rate)
         dropped = self.streams.drop(first, self.rows, rate)
-        return self.streams.drop(self.site(dropped, "classifier.dense", self.rows).tanh(), self.rows, rate)
+        pooled = self.site(dropped, "classifier.dense", self.rows)
+        pooled = functional.gelu(pooled) if kind == "electra" else pooled.tanh()
+        return self.streams.drop(pooled, self.rows, rate)
 
     def states(self) -> Tensor:
         """Return the last hidden state of the first token of each row, [rows, width]: the head reads no other."""
-        kind, prefix = self.sizes.kind, self._prefix()
-        hidden = self._embedded(f"{kind}.embeddings")
-        for number in range(self.sizes.layers):
-            act = self._layer if number < self.sizes.layers - 1 else self._last_layer
-            hidden = act(hidden, f"{kind}.encoder.layer.{number}", None if prefix is None else prefix[:, number])
-        return hidden
+        return self.through_layers(self._embedded(f"{self.sizes.kind}.embeddings"), self._layer, self._last_layer)
 
     def _embedded(self, name: str) -> Tensor:
-        weights, layout = self.weights, self.layout
-        positions = layout.positions + self.sizes.position_offset
+        weights, layout, numbers = self.weights, self.layout, self.sizes.numbers
+        positions = layout.positions + numbers.position_offset
         hidden = functional.embedding(layout.ids, weights.single(f"{name}.word_embeddings.weight"))
         if self.soft is not None:
             begin, vectors = self.soft
@@ -94,91 +102,42 @@ class Encoder:
             hidden = hidden.index_copy(0, places.flatten(), vectors.to(hidden.dtype).repeat(len(places), 1))
         hidden = hidden + weights.single(f"{name}.token_type_embeddings.weight")[0]
         hidden = hidden + functional.embedding(positions, weights.single(f"{name}.position_embeddings.weight"))
-        hidden = weights.norm(hidden, f"{name}.LayerNorm", self.sizes.epsilon)
-        return self.streams.drop(hidden, self.tokens, self.sizes.hidden_dropout)
+        hidden = weights.norm(hidden, f"{name}.LayerNorm", numbers.epsilon)
+        hidden = self.streams.drop(hidden, self.tokens, numbers.hidden_dropout)
+        projection = f"{self.sizes.kind}.embeddings_project"  # ELECTRA's, where its words are narrower than its layers
+        return self.site(hidden, projection, self.tokens) if weights.has(f"{projection}.weight") else hidden
 
-    def _layer(self, hidden: Tensor, name: str, prefix: Tensor | None) -> Tensor:
-        sizes, tokens = self.sizes, self.tokens
+    def _layer(self, hidden: Tensor, number: int, prefix: Tensor | None) -> Tensor:
+        numbers, tokens, name = self.sizes.numbers, self.tokens, f"{self.sizes.kind}.encoder.layer.{number}"
         parts = [self.site(hidden, f"{name}.attention.self.{part}", tokens) for part in ("query", "key", "value")]
-        mixed = attend(*parts, self.layout, sizes.heads, sizes.attention_dropout, self.streams, prefix)
+        mixed = attend(*parts, self.layout, numbers.heads, self.streams, prefix)
         hidden = self._added(mixed, hidden, f"{name}.attention.output")
-        inner = ACT2FN[sizes.activation](self.site(hidden, f"{name}.intermediate.dense", tokens))
+        inner = ACT2FN[numbers.activation](self.site(hidden, f"{name}.intermediate.dense", tokens))
         return self._added(inner, hidden, f"{name}.output")
 
-    def _last_layer(self, hidden: Tensor, name: str, prefix: Tensor | None) -> Tensor:
+    def _last_layer(self, hidden: Tensor, number: int, prefix: Tensor | None) -> Tensor:
         """Return what `_layer` makes of the first tokens, [rows, width]: of all others it needs keys and values only.
 
         Random numbers are drawn for all tokens, so that each number is the one that it would be in a whole layer.
         """
-        sizes, first = self.sizes, hidden.index_select(0, self.layout.starts)
+        numbers, name = self.sizes.numbers, f"{self.sizes.kind}.encoder.layer.{number}"
+        first = hidden.index_select(0, self.layout.starts)
         query = self.site(first, f"{name}.attention.self.query", self.rows)
         key, value = (self.site(hidden, f"{name}.attention.self.{part}", self.tokens) for part in ("key", "value"))
-        mixed = attend_first(query, key, value, self.layout, sizes.heads, sizes.attention_dropout, self.streams, prefix)
+        mixed = attend_first(query, key, value, self.layout, numbers.heads, self.streams, prefix)
         first = self._added_first(mixed, first, f"{name}.attention.output")
-        inner = ACT2FN[sizes.activation](self.site(first, f"{name}.intermediate.dense", self.rows))
+        inner = ACT2FN[numbers.activation](self.site(first, f"{name}.intermediate.dense", self.rows))
         return self._added_first(inner, first, f"{name}.output")
 
     def _added(self, values: Tensor, residual: Tensor, name: str) -> Tensor:
         """Return norm(residual + dropout(dense(values)))."""
+        numbers = self.sizes.numbers
         out = self.site(values, f"{name}.dense", self.tokens)
-        out = self.streams.drop(out, self.tokens, self.sizes.hidden_dropout)
-        return self.weights.norm(out + residual, f"{name}.LayerNorm", self.sizes.epsilon)
+        out = self.streams.drop(out, self.tokens, numbers.hidden_dropout)
+        return self.weights.norm(out + residual, f"{name}.LayerNorm", numbers.epsilon)
 
     def _added_first(self, values: Tensor, residual: Tensor, name: str) -> Tensor:
         """Return `_added` of the first tokens alone, [rows, width]."""
-        out = self.streams.drop_first(
-            self.site(values, f"{name}.dense", self.rows), self.layout, self.sizes.hidden_dropout
-        )
-        return self.weights.norm(out + residual, f"{name}.LayerNorm", self.sizes.epsilon)
-
-    def site(self, values: Tensor, name: str, bounds: tuple[tuple[int, int], ...]) -> Tensor:
-        """Return a linear map of the model with the LoRA, adapter or multi-scale module that hangs on it."""
-        weights = self.weights
-        if weights.has(f"{name}.lower"):
-            return self._multi_scale(values, name, bounds)
-        low_rank = weights.has(f"{name}.lora_A.default.weight")
-        out = weights.linear(values, f"{name}.base_layer" if low_rank else name, bounds)
-        if low_rank:
-            scaling = self._scalings(self.sizes.low_rank[name], out)
-            inner = weights.each(values, weights.own[f"{name}.lora_A.default.weight"], bounds)
-            update = weights.own[f"{name}.lora_B.default.weight"] * scaling
-            out = out + weights.each(inner, update, bounds)
-        if weights.has(f"{name}.adapter.down.weight"):
-            inner = functional.gelu(weights.linear(out, f"{name}.adapter.down", bounds), approximate="tanh")
-            out = out + weights.linear(inner, f"{name}.adapter.up", bounds)
-        return out
-
-    def _multi_scale(self, values: Tensor, name: str, bounds: tuple[tuple[int, int], ...]) -> Tensor:
-        weights = self.weights
-        scales = weights.own[f"{name}.scales"]
-        lower = weights.own[f"{name}.lower"] * scales[:, :, None]
-        upper = weights.own[f"{name}.upper"] * self._scalings(self.sizes.multi_scale[name], values)
-        update = weights.each(weights.each(values, lower, bounds), upper, bounds)
-        return update + weights.linear(values, f"{name}.original", bounds)
-
-    def _scalings(self, scalings: tuple[float, ...], like: Tensor) -> Tensor:
-        return torch.tensor([scalings[member] for member in self.members], device=like.device)[:, None, None]
-
-    def _prefix(self) -> Tensor | None:
-        """Return the learned keys and values [sources, layers, 2, heads, tokens, width of a head]."""
-        shape = self.sizes.prefix
-        if shape is None:
-            return None
-        own, name = self.weights.own, f"{self.sizes.kind}.prefix.encoder"
-        inner = torch.baddbmm(
-            own[f"{name}.transform.0.bias"][:, None],
-            own[f"{name}.embedding.weight"],
-            own[f"{name}.transform.0.weight"].transpose(1, 2),
-        ).tanh()
-        out = torch.baddbmm(
-            own[f"{name}.transform.2.bias"][:, None], inner, own[f"{name}.transform.2.weight"].transpose(1, 2)
-        )
-        return out.view(-1, *shape).permute(0, 2, 3, 4, 1, 5)
-
-
-def dropout_rates(model: Any, kind: str) -> tuple[float, float, float]:
-    """Return the rates that the modules of a model hold now: hidden, attention, head."""
-    backbone = model.get_submodule(kind)
-    layer = backbone.encoder.layer[0]
-    head = model.dropout if kind == "bert" else model.classifier.dropout
-    return backbone.embeddings.dropout.p, layer.attention.self.dropout.p, head.p
+        numbers, out = self.sizes.numbers, self.site(values, f"{name}.dense", self.rows)
+        out = self.streams.drop_first(out, self.layout, numbers.hidden_dropout)
+        return self.weights.norm(out + residual, f"{name}.LayerNorm", numbers.epsilon)

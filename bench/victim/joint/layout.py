@@ -45,6 +45,7 @@ class Layout:
     ids: Tensor  # [tokens]
     positions: Tensor  # [tokens], from 0 in each row
     starts: Tensor  # [rows], the first token of each row
+    ends: Tensor  # [rows], the last
     labels: Tensor  # [rows]
     order: tuple[tuple[int, ...], ...]  # of each source: its rows, as they stand here
     token_bounds: tuple[tuple[int, int], ...]  # of each source
@@ -61,7 +62,7 @@ def lay_out(sources: Sequence[Source], device: torch.device, split: bool) -> Lay
     Args:
         split: one block per group of like lengths (less padding, for a CPU); else one per source (fewer launches).
     """
-    ids, positions, starts, labels, order = [], [], [], [], []
+    ids, positions, starts, ends, labels, order = [], [], [], [], [], []
     token_bounds, row_bounds, blocks = [], [], []
     token, row = 0, 0
     for number, source in enumerate(sources):
@@ -76,6 +77,7 @@ def lay_out(sources: Sequence[Source], device: torch.device, split: bool) -> Lay
                 starts.append(token)
                 positions.append(torch.arange(size))
                 token += size
+                ends.append(token - 1)
         ids += [source.data.ids[index] for index in mine]
         labels.append(source.data.labels[mine])
         order.append(tuple(mine))
@@ -86,6 +88,7 @@ def lay_out(sources: Sequence[Source], device: torch.device, split: bool) -> Lay
         ids=torch.cat(ids).to(device),
         positions=torch.cat(positions).to(device),
         starts=torch.tensor(starts).to(device),
+        ends=torch.tensor(ends).to(device),
         labels=torch.cat(labels).to(device),
         order=tuple(order),
         token_bounds=tuple(token_bounds),

@@ -11,9 +11,19 @@ from torch import Tensor, nn
 
 from bench.victim.batching import Encoded
 from bench.victim.joint.dropout import Streams
-from bench.victim.joint.encoder import Encoder, Soft
+from bench.victim.joint.forward import Forward, Soft
 from bench.victim.joint.layout import Layout, Source, lay_out
-from bench.victim.joint.support import all_tensors, kind_of, own_names, shareable, sizes_of
+from bench.victim.joint.support import (
+    all_tensors,
+    embeddings,
+    forward_of,
+    kind_of,
+    own_names,
+    share,
+    shareable,
+    sizes_of,
+    turned,
+)
 from bench.victim.joint.weights import Weights
 from bench.victim.victim import Victim
 
@@ -38,17 +48,19 @@ class JointModel:
         mine, own = all_tensors(first), set(self.own)
         self.frozen = {name: value.detach() for name, value in mine.items() if name not in own}
         for other in self.victims[1:]:
-            theirs = all_tensors(other)
-            for name, value in self.frozen.items():
-                theirs[name].data = value.data
+            share(first, other)
         self.tensors = [all_tensors(victim) for victim in self.victims]
         self.sizes = sizes_of(self.victims, self.kind)
-        self.calculated = {name: self._calculated(name, value) for name, value in self.frozen.items()}
+        self.forward, self.turned = forward_of(first), turned(first)
+        tables = embeddings(first)
+        # A frozen matrix is converted once, not in every pass; embeddings and norms are used as they are.
+        self.calculated = {
+            name: value if name in tables else self._calculated(value) for name, value in self.frozen.items()
+        }
 
-    def _calculated(self, name: str, value: Tensor) -> Tensor:
-        # A frozen matrix is converted once, not in every pass; embeddings and norms are used in fp32.
-        linear = value.ndim == 2 and "embeddings" not in name
-        return value.detach().to(torch.bfloat16) if self.half and linear else value
+    def _calculated(self, value: Tensor) -> Tensor:
+        matrix = self.half and value.ndim == 2 and value.is_floating_point()
+        return value.detach().to(torch.bfloat16) if matrix else value
 
     @functools.cached_property
     def stackable(self) -> bool:
@@ -102,13 +114,13 @@ class JointModel:
         generators: Sequence[torch.Generator] | None,
         own: Mapping[str, Tensor] | None,
         soft: Soft | None = None,
-    ) -> Encoder:
-        """Return the pass over a layout; the arguments are those of `losses` and of `Encoder`."""
+    ) -> Forward:
+        """Return the pass over a layout; the arguments are those of `losses` and of `Forward`."""
         if own is None:
             (member,) = set(members)
             own = {name: self.tensors[member][name].unsqueeze(0) for name in self.own}
-        weights = Weights(self.calculated, own, self.half)
-        return Encoder(self.sizes, weights, layout, Streams(generators), members, soft)
+        weights = Weights(self.calculated, own, self.half, self.turned)
+        return self.forward(self.sizes, weights, layout, Streams(generators), members, soft)
 
     @torch.no_grad()
     def probabilities(self, texts: Mapping[int, Encoded], batch_size: int) -> dict[int, np.ndarray]:

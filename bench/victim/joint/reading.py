@@ -13,10 +13,11 @@ from torch import Tensor
 
 from bench.core.memory import part_size
 from bench.victim.batching import Encoded, by_tokens
-from bench.victim.joint.encoder import Encoder, Soft
+from bench.victim.joint.encoder import Encoder
+from bench.victim.joint.forward import Soft
 from bench.victim.joint.layout import Source
 from bench.victim.joint.passes import JointModel
-from bench.victim.joint.support import kind_of
+from bench.victim.joint.support import forward_of, kind_of
 from bench.victim.victim import Victim
 
 TOKENS = 384  # of one pass: with MiniLM on one core, 128 and 1,024 take 1.2 times as long for each token
@@ -66,4 +67,6 @@ class Reader:
 
 def reader(victim: Victim) -> Reader | None:
     """Return what reads unpadded, None on a GPU or where the unpadded pass does not know every part of the victim."""
-    return Reader(victim) if victim.device.type == "cpu" and kind_of(victim) is not None else None
+    if victim.device.type != "cpu" or kind_of(victim) is None or not forward_of(victim).reads:
+        return None
+    return Reader(victim)
