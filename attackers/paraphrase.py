@@ -13,6 +13,7 @@ from attackers.selection import Poisoned
 from bench.core.errors import CellError, DataError, RequestError
 from bench.core.example import Example
 from bench.core.options import Text, added
+from bench.core.paths import is_name
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class ParaphraseAttacker(Attacker):
         super()._validate()
         if self.bank_made_by and not self.bank_file:
             raise RequestError(f"{self.name}.bank_made_by is set without bank_file.", "Leave it out.")
+        if self.bank_file and not is_name(self.bank_file):
+            raise RequestError(f"{self.name}.bank_file is {self.bank_file!r}: no file can have this name.", "Name one.")
         if self.bank_file and self.poison_file == "published":
             raise RequestError(f"{self.name} has both a bank_file and the published poison file.", "Choose one.")
 

@@ -35,6 +35,11 @@ def is_name(text: str) -> bool:
         return False
 
 
+def absolute(path: str) -> str:
+    """Return a path that means the same from any working folder; what is no name of a file as it is."""
+    return os.path.abspath(path) if is_name(path) else path
+
+
 def json_object(path: Path) -> dict[str, Any] | None:
     """Return the object that a JSON file holds, None where it cannot be read or holds anything else."""
     try:

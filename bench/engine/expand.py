@@ -11,6 +11,7 @@ from typing import Any
 from bench.core import registry
 from bench.core.errors import CellError, RequestError
 from bench.core.options import option_names
+from bench.core.paths import absolute
 from bench.core.registry import ANALYSES, ATTACKERS, DEFENDERS
 from bench.core.spec import Cell, Part
 from bench.engine import plugins
@@ -149,7 +150,7 @@ def model_part(name: str, options: Mapping[str, Any]) -> tuple[Part, Any]:
     if spec.path is None:
         return Part(spec.name, content, pins={"weights": weights}), spec
     # What the folder holds is the identity, wherever it lies.
-    place = {"path": str(Path(spec.path).resolve())}
+    place = {"path": absolute(spec.path)}
     return Part(spec.name, {**content, "path": weights}, pins={"weights": weights}, place=place), spec
 
 

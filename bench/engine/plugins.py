@@ -6,12 +6,12 @@ import functools
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from bench.core import registry
 from bench.core.errors import RequestError
 from bench.core.options import build
+from bench.core.paths import absolute
 from bench.core.registry import ANALYSES, ATTACKERS, DEFENDERS, Family
 from bench.core.spec import Part
 from bench.core.yaml_text import read_yaml
@@ -106,7 +106,7 @@ def part_of(family: Family, plugin: Any, name: str) -> Part:
     if family is ANALYSES:  # it pins nothing and reads no file
         return Part(plugin.name, plugin.identity(), source, plugin.version)
     # A worker may have another working folder.
-    place = {option: str(Path(path).resolve()) for option, path in plugin.place().items()}
+    place = {option: absolute(path) for option, path in plugin.place().items()}
     return Part(plugin.name, plugin.identity(), source, plugin.version, plugin.pins(), place)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import RequestError
+from bench.core.paths import is_name
 
 FORM = "Write one `word<TAB>count` a line, as UTF-8, count a whole number from 0."
 ANCHOR = "a"  # a word stands behind another one, as most do: tokenizers that see spaces split it otherwise at the start
@@ -20,6 +21,8 @@ def read_counts(path: str | Path) -> dict[str, int]:
         RequestError: the file cannot be read, a line has another form (file and line number are named), or none has it.
     """
     counts: Counter[str] = Counter()
+    if not is_name(str(path)):
+        raise RequestError(f"The word counts {str(path)!r} cannot be read: no file can have this name.", FORM)
     try:
         content = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

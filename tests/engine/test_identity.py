@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench.core.errors import RequestError
 from bench.core.spec import Cell, Part
 from bench.data import dataset_spec
 from bench.engine.chain import links_of
@@ -89,6 +90,17 @@ def test_a_worker_with_another_working_folder_finds_what_was_named_from_here(
     plan = tiny.plan(datasets=["mine.csv"], models=["./model"], defenders=defenders, limit=None)
     monkeypatch.chdir(tmp_path)
     assert tiny.run(plan).done == 1
+
+
+def test_a_path_that_no_file_can_have_is_no_traceback_and_not_made_absolute() -> None:
+    (cell,) = cells(models=["minilm-l6"], set={"model.path": "a\0b"}).values()
+    assert cell.model.place == {"path": "a\0b"}
+    for axes in (
+        {"attacks": [{"name": "stylebkd", "bank_file": "a\0b"}]},
+        {"defenders": [{"name": "e-pur", "frequencies": "a\0b"}]},
+    ):
+        with pytest.raises(RequestError, match="no file can have this name"):
+            cells(**axes)
 
 
 @pytest.mark.parametrize("chain", ["e-pur", "e-pur>fine-mixing"])
