@@ -40,7 +40,10 @@ def kept_bytes(victim: Victim) -> tuple[int, int]:
 @pytest.mark.parametrize("what", ["lora", "mslr", "adapter", "prefix"])
 @pytest.mark.parametrize("kind", ["bert", *COMPACT])
 def test_against_the_graph(kind: str, what: str, numbers: str) -> None:
-    """What the graph keeps is no more than the plan says, and the plan at most a third over it."""
+    """What the graph keeps is no more than the plan says, and the plan at most a third over it.
+
+    Of BERT's last layer, which is one of four here, the pass keeps the first token's row, and the plan counts it whole.
+    """
     if kind == "bert" and numbers == "bf16 weights":
         return  # takes transformers' own pass
     paper = ARCHITECTURES[kind]["family"] == "decoder"
@@ -53,7 +56,7 @@ def test_against_the_graph(kind: str, what: str, numbers: str) -> None:
             part.dropout.p = 0.1
     found = estimate(shape(kind), trained, load)
     kept, copies = kept_bytes(victim)
-    assert 0.97 < (found.activations + found.copies) / (kept + copies) < 1.35
+    assert 0.97 < (found.activations + found.copies) / (kept + copies) < (1.8 if kind == "bert" else 1.35)
     if numbers == "bf16":  # BERT's pooler, too, has one, and is no part of a layer
         assert 0 < copies <= 1.05 * found.copies
 
