@@ -80,7 +80,9 @@ def test_every_quoted_command_parses() -> None:
     assert whole > 50
 
 
-@pytest.mark.parametrize("command", ["rnu --grid demo", "run --grids demo", "list", "run", "speed --steps many"])
+@pytest.mark.parametrize(
+    "command", ["rnu --grid demo", "run --grids demo", "new defender", "run", "speed --steps many"]
+)
 def test_a_wrong_command_does_not_parse(command: str) -> None:
     with pytest.raises(Exception, match=r".*"):
         parse(command)
