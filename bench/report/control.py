@@ -80,4 +80,3 @@ def control_table(
 
 def _asr(cell: Cell | None) -> Stat | None:
     return None if cell is None else cell.asr
-

@@ -76,9 +76,7 @@ def layout(table: int) -> Layout:
     checks = {key[3]: cell.checks for key, cell in cells.items() if cell.checks is not None}
     family = next(family for family in _FAMILIES if table in family)
     others = {key[1] for other in family if other != table for key in published_table(other)}
-    return Layout(
-        table, TITLES[table], datasets, models, attacks, defenses, checks, frozenset(others - set(models))
-    )
+    return Layout(table, TITLES[table], datasets, models, attacks, defenses, checks, frozenset(others - set(models)))
 
 
 def layouts() -> list[Layout]:

@@ -21,9 +21,7 @@ from bench.report.scaling_tables import TITLES as SCALING
 from bench.report.tables import mirrored_table
 
 
-def render(
-    records: Sequence[Record] | Ledger, every_table: bool = False, of_a_run: bool = False
-) -> dict[str, str]:
+def render(records: Sequence[Record] | Ledger, every_table: bool = False, of_a_run: bool = False) -> dict[str, str]:
     """Return file name -> Markdown: the board (`README.md`) and `tableN.md` for each table that has a record.
 
     The same records in any order give the same bytes.

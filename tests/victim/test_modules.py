@@ -160,9 +160,7 @@ def test_minilm_counts_and_the_saturated_start():
 
     attach_lora(victim, rank=8, alpha=32, targets=spec.lora_targets, seed=0)
     assert counts() == (24, 73_728)
-    attach_multiscale(
-        victim, spec.scales, scale_factor=spec.scale_factor, inner_rank=1, zero_start=False, seed=0
-    )
+    attach_multiscale(victim, spec.scales, scale_factor=spec.scale_factor, inner_rank=1, zero_start=False, seed=0)
     assert counts() == (26, 79_872)
     pooler = victim.model.bert.pooler.dense
     states = torch.from_numpy(victim.hidden(["a warm and moving story", "dull", "we hate it, all of it"]))
