@@ -78,7 +78,7 @@ def _ratios(panel: Any, training: Panel, row: Row) -> None:
     panel.set_ylim(top=2)
     if words:
         panel.text(
-            0.5, 0.6, "\n".join(words), transform=panel.transAxes, fontsize=7, ha="center",
+            0.98, 0.06, "\n".join(words), transform=panel.transAxes, fontsize=7, ha="right",  # curves lie above
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )  # fmt: skip
 
