@@ -153,7 +153,7 @@ class Runner:
                 for stage in stages:
                     self.listen("start", stage)
                     running[stage.key] = number
-                executor.submit(tuple(stage.payload() for stage in stages))
+                executor.submit(tuple({**stage.payload(), "again": self._is_released(stage)} for stage in stages))
             elif running or not schedule.break_up():
                 pause = schedule.pause()
                 if running or pause is None:
@@ -177,6 +177,10 @@ class Runner:
         if self.store.has(stage.key, weights=True):
             return False
         return any(self._is_needed(child) for child in self._schedule.children(stage.key))
+
+    def _is_released(self, stage: Stage) -> bool:
+        """Tell whether a stage is there but for its weights."""
+        return stage.kind in WEIGHTS and self.store.has(stage.key) and not self.store.has(stage.key, weights=True)
 
     def _settle(self, key: str) -> None:
         """Release what only this stage still needed, and write the records that waited for it."""

@@ -99,10 +99,18 @@ def execute(payload: Mapping[str, Any], root: Path, machine: Machine, workers: W
 
 
 def standing(store: Store, payload: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the manifest of a stage that is in the store with all that is needed of it, else None."""
+    """Return the manifest of a stage that is in the store with all that is needed of it, else None.
+
+    Raises:
+        BusyError: another run has built the stage and released its weights since this one asked for it (`again` false
+            in the payload), so that who asked has to look again whether anything still needs them.
+    """
     manifest = store.manifest(payload["key"])
-    released = manifest is not None and payload["kind"] in WEIGHTS and manifest.get("released")
-    return None if released else manifest
+    if manifest is None or payload["kind"] not in WEIGHTS or not manifest.get("released"):
+        return manifest
+    if not payload.get("again", True):
+        raise BusyError(f"Stage {payload['key']} was built and its weights were released meanwhile.", "Look again.")
+    return None
 
 
 def manifest_of(payload: Mapping[str, Any], machine: Machine, seconds: float) -> dict[str, Any]:

@@ -98,8 +98,8 @@ def test_a_planted_backdoor_is_told_from_clean_texts(tmp_path_factory: Any, clas
     before, mode = found.victim.fingerprint(), found.victim.training
     known = Knowledge(classes, seed=1)
     # At the published ratio the one-word trigger itself is overwritten in a quarter of the copies.
-    answer = Strip(swap_ratio=0.1, repeat=10).bound(known).suspicion(found.victim, {"dev": found.dev}, data)
-    assert auroc(answer.scores, poisoned) >= 0.92
+    answer = Strip(swap_ratio=0.1, repeat=30).bound(known).suspicion(found.victim, {"dev": found.dev}, data)
+    assert auroc(answer.scores, poisoned) >= 0.95
     flags = answer.flags()
     assert flags[: len(found.test_clean)].mean() <= 0.1 and flags[len(found.test_clean) :].mean() >= 0.4
     assert found.victim.fingerprint() == before and found.victim.training is mode

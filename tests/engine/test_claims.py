@@ -40,6 +40,18 @@ def test_a_stage_whose_parents_weights_are_in_other_hands_waits(tmp_path: Path) 
     assert not list((root / ".locks").iterdir())
 
 
+def test_weights_that_another_run_has_released_meanwhile_are_not_made_again_unasked(tmp_path: Path) -> None:
+    # A worker may begin long after its run has asked: by then another run has built all that wanted the weights.
+    plan, root = cheap_plan(tmp_path / "model", 1, ("badnets",)), tmp_path / "store"
+    train = next(stage for stage in plan.unique() if stage.kind == "train")
+    for stage in with_ancestors([train]):
+        execute(stage.payload(), root, Machine(None), WORKERS)
+    assert Store(root).release(train.key)
+    with pytest.raises(BusyError, match="released meanwhile"):
+        execute({**train.payload(), "again": False}, root, Machine(None), WORKERS)
+    assert execute({**train.payload(), "again": True}, root, Machine(None), WORKERS).now
+
+
 def test_a_claim_outlasts_a_glance_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "GLANCE", 0.3)
     glance, path = Claim(tmp_path / "claim"), tmp_path / "claim"
