@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bench.core.metrics import wilson
+from bench.report.ledger import clean_budget
 from bench.report.records import load_records
 
 FOLDER = Path(__file__).resolve().parents[1] / "leaderboard"
@@ -30,8 +31,14 @@ def rows() -> list[dict[str, str]]:
     return [row for row in found if {"Attack", "Defense"} <= row.keys()]
 
 
-def records() -> dict[tuple[str, str, float], dict[str, Any]]:
-    """Return the published records of the findings' board by attack, defense and poison ratio."""
+def cell_of(record: dict[str, Any]) -> str:
+    """Return which cell of a defense a record is of: the default one, a watched one, or one of a fixed clean budget."""
+    budget = clean_budget(record)
+    return "watched" if record["cell"].get("analysis") else "default" if budget is None else f"budget {budget}"
+
+
+def records() -> dict[tuple[str, str, float, str], dict[str, Any]]:
+    """Return the published records of the findings' board by attack, defense, poison ratio and cell."""
     held = [
         record for record in load_records(FOLDER / "records.jsonl") if record["cell"]["dataset"]["name"] == "sst2-2k"
     ]
@@ -40,6 +47,7 @@ def records() -> dict[tuple[str, str, float], dict[str, Any]]:
             record["cell"]["attack"]["name"],
             record["cell"]["defense"]["name"],
             float(record["cell"]["poison_ratio"]),
+            cell_of(record),
         ): record
         for record in held
         if record["cell"]["seed"] == 0 and record["cell"]["recipe"] == "released" and record["status"] == "ok"
@@ -50,9 +58,9 @@ def test_there_are_findings() -> None:
     assert len(rows()) >= 20
 
 
-@pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row['Attack']}-{row['Defense']}")
+@pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row['Attack']}-{row['Defense']}-{row.get('Cell', '')}")
 def test_a_number_of_the_findings_is_held_by_a_record(row: dict[str, str]) -> None:
-    record = records()[row["Attack"], row["Defense"], float(row.get("Ratio", 0.1))]
+    record = records()[row["Attack"], row["Defense"], float(row.get("Ratio", 0.1)), row.get("Cell", "default")]
     for column, name in (("CACC", "cacc"), ("ASR", "asr"), ("Floor", "asr_floor"), ("FRR", "frr"), ("FAR", "far")):
         if column in row:
             assert row[column] == f"{100 * record['metrics'][name]['value']:.2f}", column
@@ -68,10 +76,10 @@ def test_a_number_of_the_findings_is_held_by_a_record(row: dict[str, str]) -> No
 
 def test_what_is_said_of_e_pur_and_the_reserve_ratio() -> None:
     held = records()
-    (purified,) = held["badnets", "e-pur", 0.1]["decided"]
+    (purified,) = held["badnets", "e-pur", 0.1, "default"]["decided"]
     assert purified["reset"][:4] == ["bb", "tq", "cf", "mn"] and len(purified["reset"]) == 200
     for attack, alone, chained, apart in (("badnets", 0.3, 0.9, 29), ("hiddenkiller", 0.3, 0.5, 17)):
-        found = [held[attack, name, 0.1] for name in ("fine-mixing", "e-pur>fine-mixing")]
+        found = [held[attack, name, 0.1, "default"] for name in ("fine-mixing", "e-pur>fine-mixing")]
         assert [record["decided"][-1]["rho"] for record in found] == [alone, chained]
         first, second = (record["metrics"]["asr"]["value"] for record in found)
         assert round(100 * (second - first)) == apart
@@ -79,7 +87,9 @@ def test_what_is_said_of_e_pur_and_the_reserve_ratio() -> None:
 
 def test_what_the_deviations_say_of_fine_mixing() -> None:
     held, said = records(), (FOLDER / "DEVIATIONS.md").read_text(encoding="utf-8")
-    cells = [(held[attack, "fine-mixing", 0.1], held[attack, "vanilla", 0.1]) for attack in ATTACKS]
+    cells = [
+        (held[attack, "fine-mixing", 0.1, "default"], held[attack, "vanilla", 0.1, "default"]) for attack in ATTACKS
+    ]
     assert [mixed["decided"][-1]["rho"] for mixed, _ in cells] == [0.3, 0.3, 0.7]
     asr = [f"{100 * mixed['metrics']['asr']['value']:.2f}" for mixed, _ in cells]
     lost = [
@@ -91,10 +101,25 @@ def test_what_the_deviations_say_of_fine_mixing() -> None:
 
 def test_what_is_said_of_the_training_of_musclelora() -> None:
     for attack, looks in (("badnets", [0.66, 0.75, 0.79]), ("addsent", [0.71, 0.77, 0.81])):
-        record = records()[attack, "musclelora", 0.1]
+        record = records()[attack, "musclelora", 0.1, "default"]
         assert [round(value, 2) for value in record["cost"]["selection_accuracies"]] == looks
         assert record["cost"]["steps"] == 189
         assert record["cell"]["model"]["options"]["learning_rate_pet"] == 2e-3
+
+
+def test_the_errors_of_the_frequencies_are_those_of_the_records() -> None:
+    lines = TEXT.split("| Training |")[1].split("\n\n")[0].splitlines()[2:]
+    assert len(lines) >= 6
+    for line in lines:
+        name, *errors = [part.strip() for part in line.strip("|").split("|")]
+        attack, defense = name.split(", ")
+        found = {
+            entry["mapping"]: entry
+            for entry in records()[attack, defense, 0.1, "watched"]["analysis"]["filters"]
+            if (entry["over"], entry["kernel"], entry["quantile"]) == ("joint", "paper", 0.5)
+        }
+        parts = [(mapping, part) for mapping in ("clean", "backdoor") for part in ("low_error", "high_error")]
+        assert errors == [f"{found[mapping][part][-1]:.2f}" for mapping, part in parts], name
 
 
 def test_the_page_is_linked() -> None:
