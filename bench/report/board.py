@@ -18,9 +18,9 @@ from bench.report.values import dagger, value
 
 LEGEND = (
     "One block per dataset, model, recipe and precision; one row per defense, the best average rank first. CACC "
-    "(higher is better) and ASR (lower is better) in percent, means over the attacks of the block; CACC loss: Vanilla "
-    "trained on clean data minus this row, in percentage points; rank by ASR, averaged over the attacks. "
-    "**Bold** is the lowest. "
+    "(higher is better) and ASR (lower is better) in percent, means over the attacks of the block, or over those that "
+    "the line above its table names; CACC loss: Vanilla trained on clean data minus this row, in percentage points; "
+    "rank by ASR, averaged over the same attacks. **Bold** is the lowest. "
     f"{DASH} is a missing cell or the mean of one. Clean samples: labelled clean samples for the method + checkpoint "
     "selection + threshold calibration. Cost, means over cells: train seconds of the victim's training alone; all "
     "seconds of every stage behind the cell, as if it were run alone; peak MB of the training process; trainable "
@@ -64,10 +64,12 @@ def block(selection: Selection, one: Setting, shown: Mapping[Key, Cell], dataset
     attacks = order("attacks", {names(record)[2] for record in records})
     clean = clean_cacc([record for record in selection.control.get(one, ()) if names(record)[:2] == (dataset, model)])
     grid = {name: [shown.get((dataset, model, attack, name)) for attack in attacks] for name in defenses}
-    average = average_ranks(grid)
+    meant = averaged(grid)
+    counted = {name: [cells[place] for place in meant] for name, cells in grid.items()}
+    average = average_ranks(counted)
     best = marks(
-        [group_mean([comparable_asr(cell) for cell in grid[name]]) for name in defenses],
-        sum(any(grid[name]) for name in defenses),
+        [group_mean([comparable_asr(cell) for cell in counted[name]]) for name in defenses],
+        sum(any(counted[name]) for name in defenses),
         underline=False,
     )
     mark_of = dict(zip(defenses, best, strict=True))
@@ -79,11 +81,37 @@ def block(selection: Selection, one: Setting, shown: Mapping[Key, Cell], dataset
     rows = []
     for name in defenses:
         mine = [record for record in records if names(record)[3] == name]
-        rows.append(_row(name, mark_of[name], average[name], grid[name], clean, mine, (dataset, model)))
+        rows.append(_row(name, mark_of[name], average[name], grid[name], counted[name], clean, mine, (dataset, model)))
     title = f"## {escape(printed_name('datasets', dataset))}, {escape(printed_name('models', model))}"
     heading = f"{title} (recipe {escape(one[0])}, {escape(one[1])})"
     shown_attacks = f"Attacks: {', '.join(attack_names) or DASH}."
+    if len(meant) < len(attacks):
+        over = ", ".join(attack_names[place] for place in meant)
+        shown_attacks += f" Means and ranks over {over}: more defenses have these than all."
     return [heading, shown_attacks, table(headers, rows, 1), *detection(records, attacks, defenses)]
+
+
+def averaged(grid: Mapping[str, Sequence[Cell | None]]) -> list[int]:
+    """Return the places of the attacks that means and ranks are over: those that keep most cells in complete rows.
+
+    Attacks are dropped from the one that the fewest defenses have; of two choices with as many cells the one with more
+    attacks is taken, so that a board without gaps is over all of its attacks.
+
+    Args:
+        grid: defense -> its cells [attacks].
+    """
+    have = [
+        [cell is not None and cell.asr is not None for cell in column] for column in zip(*grid.values(), strict=True)
+    ]
+    by_rows = sorted(range(len(have)), key=lambda place: -sum(have[place]))
+    best: list[int] = []
+    most = -1
+    for count in range(len(have), 0, -1):
+        places = by_rows[:count]
+        kept = count * sum(all(row) for row in zip(*(have[place] for place in places), strict=True))
+        if kept > most:
+            best, most = places, kept
+    return sorted(best)
 
 
 def average_ranks(grid: Mapping[str, Sequence[Cell | None]]) -> dict[str, float | None]:
@@ -104,20 +132,21 @@ def _row(
     mark: str,
     rank: float | None,
     found: Sequence[Cell | None],
+    counted: Sequence[Cell | None],
     clean: Mapping[Row, Stat | None],
     records: Sequence[Record],
     group: tuple[str, str],
 ) -> list[str]:
-    asr = group_mean([cell.asr.mean if cell and cell.asr else None for cell in found])
-    cacc = group_mean([cell.cacc.mean if cell and cell.cacc else None for cell in found])
-    untrained = DAGGER if any(cell is not None and not cell.trained for cell in found) else ""
+    asr = group_mean([cell.asr.mean if cell and cell.asr else None for cell in counted])
+    cacc = group_mean([cell.cacc.mean if cell and cell.cacc else None for cell in counted])
+    untrained = DAGGER if any(cell is not None and not cell.trained for cell in counted) else ""
     budgets = sorted({budget(record) for record in records if record.get("knowledge")})
     oracle = any(record.get("oracle") for record in records)  # it was given the true poison flags
     return [
         escape(printed_name("defenses", name)) + (" (oracle)" if oracle else ""),
         " or ".join(" + ".join(map(str, parts)) for parts in budgets) or DASH,
         percent(cacc),
-        percent(group_mean([cacc_loss(clean, cell, *group) for cell in found])),
+        percent(group_mean([cacc_loss(clean, cell, *group) for cell in counted])),
         marked(percent(asr), mark) + (untrained if asr is not None else ""),
         DASH if rank is None else f"{rank:.2f}",
         *(value(cell.asr if cell else None) + dagger(cell) for cell in found),

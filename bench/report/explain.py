@@ -31,7 +31,8 @@ def cell_of(record: Record) -> Cell:
         RequestError: an option has another form than this version's.
     """
     content = dict(record["cell"])
-    for axis in ("dataset", "attack", "model", "defense"):
+    parts = ("dataset", "attack", "model", "defense", *(["analysis"] if content.get("analysis") else []))
+    for axis in parts:
         given = content[axis]
         content[axis] = Part(given["name"], given.get("options", {}), given.get("source", ""))
     try:
@@ -53,6 +54,8 @@ def explain(cell: Cell, record: Record | None = None) -> list[str]:
             f"{cell.defense.name!r} is no defense of this version's form.", "Run its cell again."
         ) from None
     lines = [cell.title(), f"Recipe {cell.recipe}: {RECIPES[cell.recipe]}. Precision {cell.precision}."]
+    if cell.analysis is not None:
+        lines.append(f"The analysis {cell.analysis.name} looks on while the victim trains and changes no number.")
     for number, stage in enumerate(with_ancestors(chain.last()), start=1):
         lines.append(f"{number}. {stage.kind}: {_WORDS[stage.kind](stage, cell, record or {})}")
     lines.append(_outcome(record) if record is not None else "No record was given: run the cell to see its numbers.")

@@ -46,7 +46,8 @@ def test_ours_stands_beside_the_paper_with_its_deviation() -> None:
 
 
 def test_a_missing_cell_and_its_mean_are_dashes() -> None:
-    records = [record(attack=attack, defense=name) for attack in ATTACKS for name in ("vanilla", "lora")]
+    defenses = ("vanilla", "lora", "adapter", "prefix")
+    records = [record(attack=attack, defense=name) for attack in ATTACKS for name in defenses]
     records = [one for one in records if one != record(attack="addsent", defense="lora")]
     pages = render(records)
     assert row(pages["table1.md"], MAIN, Dataset="SST-2", Attack="Addsent")["LoRA ASR"] == "— (96.16)"
@@ -54,6 +55,22 @@ def test_a_missing_cell_and_its_mean_are_dashes() -> None:
     assert (found["CACC"], found["ASR"], found["Average rank"], found["ASR Addsent"]) == ("—", "—", "—", "—")
     assert found["ASR Badnets"] == "65.79"
     assert row(pages["README.md"], BOARD, Defense="Vanilla")["ASR"] != "—"
+
+
+def test_means_are_over_the_attacks_that_keep_most_cells_in_whole_rows() -> None:
+    # Vanilla faced four attacks (ASR 50 each), LoRA and Adapter all but AddSent: 3 x 3 cells are more than 4 x 1.
+    records = [record(attack=attack, defense="vanilla", asr=(456, 912)) for attack in ATTACKS]
+    records += [
+        record(attack=attack, defense=name, asr=(228 * place, 912))
+        for place, attack in enumerate(attack for attack in ATTACKS if attack != "addsent")
+        for name in ("lora", "adapter")
+    ]
+    page = render(records)["README.md"]
+    assert "Means and ranks over Badnets, HiddenKiller, StyleBkd: more defenses have these than all." in page
+    assert row(page, BOARD, Defense="LoRA")["ASR"] == "**25.00**"  # of 0, 25 and 50
+    assert row(page, BOARD, Defense="LoRA")["ASR Addsent"] == "—"
+    assert row(page, BOARD, Defense="Vanilla")["ASR"] == "50.00"
+    assert row(page, BOARD, Defense="Vanilla")["Average rank"] == "2.67"  # 3, 3 and 2, tied with both
 
 
 def _asr_row(*shots: tuple[str, int, bool]) -> dict[str, str]:
