@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from bench.report.aggregate import Cell, Key, group_mean
-from bench.report.board import groups
+from bench.report.board import averaged, groups
 from bench.report.paper import order, printed_name
 from bench.report.records import names
 from bench.report.selection import Selection
@@ -57,14 +57,24 @@ def scatters(selection: Selection) -> list[tuple[str, str]]:
             records = [record for record in selection.attacked.get(one, ()) if names(record)[:2] == (dataset, model)]
             attacks = order("attacks", {names(record)[2] for record in records})
             where = f"{printed_name('datasets', dataset)}, {printed_name('models', model)} ({', '.join(one)})"
-            for chosen in ([attacks] if len(attacks) > 1 else []) + [[attack] for attack in attacks]:
+            meant = _meant(selection.cells(one), dataset, model, attacks)
+            for chosen in ([meant] if len(meant) > 1 else []) + [[attack] for attack in attacks]:
                 points = _points(selection.cells(one), dataset, model, chosen)
                 if points:
-                    what = "mean over attacks" if len(chosen) > 1 else printed_name("attacks", chosen[0])
+                    named = ", ".join(printed_name("attacks", attack) for attack in chosen)
+                    all_of_them = "attacks" if len(chosen) == len(attacks) else named
+                    what = f"mean over {all_of_them}" if len(chosen) > 1 else named
                     query = {"dataset": dataset, "model": model, "recipe": one[0], "precision": one[1]}
                     query |= {"attack": chosen[0]} if len(chosen) == 1 else {}
                     plots.append((f"{where}: {what}", plot(points, f"{where}: {what}", query)))
     return plots
+
+
+def _meant(shown: Mapping[Key, Cell], dataset: str, model: str, attacks: Sequence[str]) -> list[str]:
+    """Return the attacks that the board's means are over."""
+    defenses = order("defenses", {key[3] for key in shown if key[:2] == (dataset, model)})
+    grid = {name: [shown.get((dataset, model, attack, name)) for attack in attacks] for name in defenses}
+    return [attacks[place] for place in averaged(grid)]
 
 
 def _points(shown: Mapping[Key, Cell], dataset: str, model: str, attacks: Sequence[str]) -> list[Point]:
