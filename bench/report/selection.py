@@ -172,7 +172,8 @@ def _one_variant(records: Sequence[Record]) -> tuple[list[Record], list[tuple[Re
         dropped += [(record, OTHER_OPTIONS) for record, place, options in placed if options != usual[place]]
         kept = [record for record, place, options in placed if options == usual[place]]
     single: dict[tuple[object, ...], Record] = {}
-    for record in sorted(kept, key=lambda item: item["key"]):
+    # Of a cell that was also run with an analysis looking on, the plain one stands.
+    for record in sorted(kept, key=lambda item: (item["cell"].get("analysis") is not None, item["key"])):
         place = (*names(record), record["cell"]["seed"], is_control(record))
         if single.setdefault(place, record) is not record:
             dropped.append((record, REPEATED))

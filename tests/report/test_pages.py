@@ -73,6 +73,14 @@ def test_means_are_over_the_attacks_that_keep_most_cells_in_whole_rows() -> None
     assert row(page, BOARD, Defense="Vanilla")["Average rank"] == "2.67"  # 3, 3 and 2, tied with both
 
 
+@pytest.mark.parametrize("key", ["0" * 40, "f" * 40])
+def test_a_watched_cell_does_not_stand_in_the_place_of_the_plain_one(key: str) -> None:
+    plain, watched = record(asr=(456, 912)), record(asr=(228, 912))
+    watched = {**watched, "key": key, "cell": {**watched["cell"], "analysis": {"name": "fourier", "options": {}}}}
+    for records in ([plain, watched], [watched, plain]):
+        assert row(render(records)["README.md"], BOARD, Defense="LoRA")["ASR Badnets"] == "50.00"
+
+
 def _asr_row(*shots: tuple[str, int, bool]) -> dict[str, str]:
     records = [record(defense=name, asr=(hits, 912), trained=trained) for name, hits, trained in shots]
     return row(render(records)["table1.md"], MAIN, Dataset="SST-2", Attack="Badnets")

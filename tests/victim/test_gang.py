@@ -88,7 +88,9 @@ def test_the_unpadded_pass_gives_the_loss_and_gradients_of_transformers(
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
     assert {name for name, value in victim.trainable().items() if value.grad is not None} == set(theirs)
     for name, gradient in theirs.items():
-        torch.testing.assert_close(victim.trainable()[name].grad, gradient, rtol=1e-4, atol=1e-5, msg=name)
+        # Sums of large terms that cancel: their rounding is in proportion to the largest entry, not to each.
+        rounding = 2e-5 * max(1.0, gradient.abs().max().item())
+        torch.testing.assert_close(victim.trainable()[name].grad, gradient, rtol=1e-4, atol=rounding)
 
 
 def test_an_encoder_that_saves_memory_takes_its_own_pass(tiny_victim: Callable[..., Any]) -> None:
