@@ -100,7 +100,7 @@ def test_what_the_deviations_say_of_fine_mixing() -> None:
 
 
 def test_what_is_said_of_the_training_of_musclelora() -> None:
-    for attack, looks in (("badnets", [0.66, 0.75, 0.79]), ("addsent", [0.71, 0.77, 0.81])):
+    for attack, looks in (("badnets", [0.75, 0.78, 0.80]), ("addsent", [0.72, 0.75, 0.78])):
         record = records()[attack, "musclelora", 0.1, "default"]
         assert [round(value, 2) for value in record["cost"]["selection_accuracies"]] == looks
         assert record["cost"]["steps"] == 189
