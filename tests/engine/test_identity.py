@@ -45,7 +45,9 @@ def test_the_published_cells_keep_their_ids() -> None:
         model = model_part(given["model"]["name"], {})[0]
         attack = next(iter(cells(attacks=[choices["attacks"]], recipes=[given["recipe"]]).values())).attack
         ratio = {"poison_ratio": given["poison_ratio"], "limit": given["limit"]}
-        cell = Cell(dataset=dataset, attack=attack, model=model, defense=parts[0], **scalars, **ratio)
+        watched = given.get("analysis")
+        looks_on = {"analysis": None if watched is None else Part(watched["name"], watched["options"])}
+        cell = Cell(dataset=dataset, attack=attack, model=model, defense=parts[0], **scalars, **ratio, **looks_on)
         assert cell.key == record["key"]
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from bench.core.errors import CellError
-from bench.core.spec import Cell, Part
 from bench.engine.expand import expand
 from bench.engine.grid import Grid, load_grid
 from bench.engine.plan import make_plan
@@ -23,6 +22,7 @@ from bench.engine.preflight import default_workers, unreachable
 from bench.engine.ranks import Order, _outcome
 from bench.engine.sharding import groups_of, most_shards, shards_of, too_few
 from bench.engine.work import Machine
+from bench.report.explain import cell_of
 from bench.report.render import render
 from tests.engine.conftest import Tiny
 from tests.engine.keys import identities_of, keys_of, moved
@@ -67,13 +67,8 @@ def test_the_number_of_shards_is_another_cell_that_draws_the_same_numbers() -> N
 def test_published_cells_keep_their_names() -> None:
     for line in PUBLISHED.read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
-        cell = record["cell"]
-        parts = {
-            axis: Part(cell[axis]["name"], cell[axis]["options"], cell[axis].get("source", ""))
-            for axis in ("dataset", "attack", "model", "defense")
-        }
-        assert Cell(**{**cell, **parts}).key == record["key"]
-        assert "shards" not in cell["model"]["options"]
+        assert cell_of(record).key == record["key"]
+        assert "shards" not in record["cell"]["model"]["options"]
 
 
 def test_gradient_alignment_of_a_sharded_model_is_refused() -> None:
