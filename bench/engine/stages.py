@@ -36,7 +36,6 @@ WEIGHTS = frozenset({"train", "repair"})  # kinds whose folder holds weights
 # so that a watched training is the very one that nobody watched.
 ONLOOKERS = frozenset({"analysis", "watched"})
 
-
 ALIKE = "released"  # the recipe in the key of a training in which the recipes do not differ
 
 

@@ -111,7 +111,6 @@ def _cleanse(stage: Stage, cell: Cell, record: Mapping[str, Any]) -> str:
 
 
 def _train(stage: Stage, cell: Cell, record: Mapping[str, Any]) -> str:
-
     spec = plugins.model(cell.model)
     acts = "defense" in stage.content
     inserted = acts and type(plugins.defender(stage.content["defense"])).wrap is not _base().wrap

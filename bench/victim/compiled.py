@@ -27,6 +27,8 @@ def keep_compiled() -> None:
             function.enable_caching()
     except (OSError, RuntimeError):  # there is no home, or numba finds no folder that it could write to
         return
+    except (ImportError, AttributeError):  # a numba whose insides are named otherwise: it compiles as ever
+        return
     finally:
         numba.config.CACHE_DIR = before
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -11,11 +10,10 @@ import time
 
 import pytest
 
-from bench.core.processes import ENVIRONMENT
+from bench.core.processes import ENVIRONMENT, _kept_pages, _libc
 
 PARENT = """
 import os
-import platform
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from bench.core.processes import settle
@@ -57,7 +55,15 @@ def alive(process: int) -> bool:
         return True
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the variables are glibc's")
+@pytest.mark.parametrize(
+    ("libc", "kept"),
+    [("glibc 2.36", True), ("glibc 2.35", True), ("glibc 3.0", True), ("glibc 2.34", False), ("", False), ("x", False)],
+)
+def test_pages_are_kept_where_glibc_takes_the_threshold(libc: str, kept: bool) -> None:
+    assert bool(_kept_pages(libc)) is kept
+
+
+@pytest.mark.skipif(not _kept_pages(_libc()), reason="the variables are those of glibc from 2.35 on")
 def test_a_worker_keeps_the_pages_of_large_blocks() -> None:
     code = (
         "import resource\n"

@@ -121,3 +121,15 @@ def test_compiled_functions_are_kept_on_the_disk(tmp_path: Path, monkeypatch: py
     sys.modules.pop("kept_by_test", None)
     assert hits == [0, 1] and not numba.config.CACHE_DIR
     assert list((tmp_path / "cache" / "openbackdoor-bench").rglob("*.nbi"))
+
+
+@pytest.mark.parametrize("missing", ["NullCache", "caching"])
+def test_a_numba_of_another_make_compiles_as_ever(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    caching = pytest.importorskip("numba.core.caching")
+    from bench.victim import compiled
+
+    if missing == "caching":
+        monkeypatch.setitem(sys.modules, "numba.core.caching", None)
+    else:
+        monkeypatch.delattr(caching, missing)
+    compiled.keep_compiled()

@@ -47,7 +47,6 @@ class Forward:
 
     kinds: ClassVar[Mapping[str, str]]  # transformers' class of the classifier -> Sizes.kind
     compact: ClassVar[bool] = True  # whether it knows bf16 weights, and layers that are computed again
-
     reads: ClassVar[bool] = False  # whether it has `features` and `states`, and knows what is soft
 
     def __init__(
