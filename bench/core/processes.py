@@ -9,7 +9,6 @@ import threading
 from collections.abc import Mapping
 
 
-
 def _libc() -> str:
     """Return the name and version of the C library, such as `glibc 2.36`; empty where it does not say."""
     try:
