@@ -260,7 +260,7 @@ def speed(
     sentences: Annotated[int | None, typer.Option(help="of --inference; default: the whole test split")] = None,
     sample: Annotated[int, typer.Option(help="of --inference; sentences that ONION reads in other ways too")] = 40,
     end_to_end: Annotated[bool, typer.Option("--end-to-end", help="also a grid, with and without sharing")] = False,
-    published: Annotated[bool, typer.Option("--published", help="the grid also as the published code does")] = False,
+    sides: Annotated[str, typer.Option(help="of the grid: ours, ours-bf16, alone, published")] = "ours,alone",
     rows: Annotated[int, typer.Option(help="training rows of the grid's cells")] = 320,
     workers: Annotated[int | None, typer.Option(help="of the grid; default one per core or GPU")] = None,
     json_: Annotated[Path | None, typer.Option("--json", help="also write the rows to this file")] = None,

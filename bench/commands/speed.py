@@ -66,7 +66,7 @@ class SpeedRequest:
     sentences: int | None = None
     sample: int = 40
     end_to_end: bool = False
-    published: bool = False
+    sides: tuple[str, ...] = ("ours", "alone")
     rows: int = 320
     workers: int | None = None
     json_file: Path | None = None
@@ -90,7 +90,11 @@ def sizes(given: str) -> tuple[int, ...]:
 def request_of(given: Mapping[str, Any]) -> SpeedRequest:
     """Return the request that the options of the command line make."""
     options = {name: given[name] for name in SpeedRequest.__dataclass_fields__ if name in given}
-    options |= {"defenses": names(given["defenses"]), "precisions": names(given["precision"])}
+    options |= {
+        "defenses": names(given["defenses"]),
+        "precisions": names(given["precision"]),
+        "sides": names(given["sides"]),
+    }
     options |= {"gangs": sizes(given["gangs"]), "json_file": given["json_"], "markdown_file": given["markdown"]}
     return SpeedRequest(**options)
 
@@ -110,8 +114,8 @@ def measure_speed(request: SpeedRequest, console: Console) -> int:
         raise RequestError(f"--sample is {request.sample}: at least 0 is needed.", "Leave it out for the default.")
     if not (request.training or request.inference or request.end_to_end):
         raise RequestError("Nothing is to be measured.", "Add --inference or --end-to-end, or leave --no-training out.")
-    if request.published and not request.end_to_end:
-        raise RequestError("--published is a side of the grid's comparison.", "Add --end-to-end.")
+    if request.end_to_end:
+        _check_sides(request.sides)
     spec, device = model_spec(request.model), choose_device(request.device)[0]
     folder = data_folder(request.data)
     data = load_dataset(dataset_spec(request.dataset), folder)
@@ -128,6 +132,17 @@ def measure_speed(request: SpeedRequest, console: Console) -> int:
     if request.markdown_file is not None:
         request.markdown_file.write_text("\n\n".join(pages) + "\n", encoding="utf-8")
     return 0
+
+
+def _check_sides(sides: Sequence[str]) -> None:
+    from bench.core.errors import unknown
+    from bench.engine.grid_cost import SIDES
+
+    for side in sides:
+        if side not in SIDES:
+            raise unknown("side of the grid", side, SIDES)
+    if not sides:
+        raise RequestError("--sides names none.", f"Write {','.join(SIDES)}, or some of them.")
 
 
 def _training(
@@ -178,19 +193,24 @@ def _grid(
 ) -> dict[str, Any]:
     from bench.engine.expand import expand
     from bench.engine.grid_cost import grid_cost, small_grid
-    from bench.engine.plan import make_plan
+    from bench.engine.plan import Plan, make_plan
     from bench.engine.work import Machine
 
-    plan = make_plan(expand([small_grid(request.model, request.dataset, request.rows)], folder))
-    if plan.impossible:
-        error = next(iter(plan.impossible.values()))
-        raise RequestError(f"The grid has a cell that cannot be: {error.problem}", "Name another model or data set.")
+    def plan_at(precision: Any) -> Plan:
+        plan = make_plan(expand([small_grid(request.model, request.dataset, request.rows, precision)], folder))
+        if plan.impossible:
+            error = next(iter(plan.impossible.values()))
+            raise RequestError(
+                f"The grid has a cell that cannot be: {error.problem}", "Name another model or data set."
+            )
+        return plan
+
     workers = request.workers or default_workers([device])
     rows = grid_cost(
-        plan,
+        plan_at,
         Machine(folder, device),
         workers=workers,
-        published=request.published,
+        sides=request.sides,
         tell=lambda text: _tell(console, text),
     )
     sides = "\n".join(f"* `{row['name']}`: {row['does']}" for row in rows)

@@ -1,4 +1,4 @@
-"""Seconds for a grid by this suite and by the plain way: every cell trained alone, nothing shared. Both sides run."""
+"""Seconds for a grid by this suite and by the plain way: every cell trained alone, nothing shared. All sides run."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench.core.errors import BenchError, CellError
 from bench.core.processes import settle
-from bench.core.spec import Cell
+from bench.core.spec import Cell, Precision
 from bench.engine.executors.local import LocalExecutor
 from bench.engine.grid import Grid
 from bench.engine.plan import Plan
@@ -31,17 +31,41 @@ DEFENDERS = (
     *({"name": "onion", "lm": "local"}, "strip", "rap", "bki", "cube"),
 )
 ATTACKS = ("badnets", "addsent", "hiddenkiller", "stylebkd")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to run the grid: what it does, by which loop it trains, at which precision, in how many processes."""
+
+    does: str
+    loop: Literal["ours", "reference", "published"] = "ours"
+    precision: str = "fp32"
+    fresh: bool = False  # whether each cell has a process of its own
+
+
 SIDES = {
-    "ours": "`bench run` as it is: shared stages, unpadded passes, one pass for gradient alignment.",
-    "alone": "each cell a chain of its own, nothing reused; random batches padded to their longest text, a second pass "
-    "for gradient alignment, predictions of 32 texts in their own order; BKI reads one row with its variants at a time "
-    "and looks at a model that it trains for itself.",
-    "published": "`alone`, and the whole training set evaluated after each epoch.",
+    "ours": Side("`bench run` as it is: shared stages, unpadded passes, one pass for gradient alignment."),
+    "ours-bf16": Side(
+        "`ours` with cells of precision bf16: autocast in training, in defenses and in evaluation.", precision="bf16"
+    ),
+    "alone": Side(
+        "each cell a chain of its own, nothing reused; random batches padded to their longest text, a second pass "
+        "for gradient alignment, predictions of 32 texts in their own order; BKI reads one row with its variants at a "
+        "time and looks at a model that it trains for itself.",
+        loop="reference",
+    ),
+    "published": Side(
+        "`alone`, and the whole training set evaluated after each epoch; each cell is a process that imports and loads "
+        "for itself.",
+        loop="published",
+        fresh=True,
+    ),
 }
+PLAIN = ("alone", "published")  # what the others are held against
 Tell = Callable[[str], None]
 
 
-def small_grid(model: str, dataset: str, rows: int = 320) -> Grid:
+def small_grid(model: str, dataset: str, rows: int = 320, precision: Precision = "fp32") -> Grid:
     """Return 4 attacks x the paper's 13 defenders on the first `rows` training rows for 1 epoch."""
     return Grid(
         name="speed",
@@ -49,39 +73,52 @@ def small_grid(model: str, dataset: str, rows: int = 320) -> Grid:
         attacks=ATTACKS,
         models=(model,),
         defenders=DEFENDERS,
+        precisions=(precision,),
         limit=rows,
         set={"model.epochs": 1},
     )
 
 
 def grid_cost(
-    plan: Plan, machine: Machine, *, workers: int, published: bool = False, tell: Tell = lambda text: None
+    plan_at: Callable[[str], Plan],
+    machine: Machine,
+    *,
+    workers: int,
+    sides: Sequence[str] = ("ours", "alone"),
+    tell: Tell = lambda text: None,
 ) -> list[dict[str, Any]]:
-    """Run the plan in both ways, in folders that are thrown away, and return a row for each.
+    """Run the grid in the ways named, in folders that are thrown away, and return a row for each.
 
-    SIDES says what each does; that of `published` only where it is asked for. What else a defense does by itself,
-    ONION's language model for one, is our code on every side. All have the same workers, one thread each on a CPU.
-    `stage_seconds` of a row are those of its stages by kind, summed over the workers.
+    SIDES says what each does. What else a defense does by itself, ONION's language model for one, is our code on every
+    side. All have the same workers, one thread each on a CPU. `stage_seconds` of a row are those of its stages by kind,
+    summed over the workers.
+
+    Args:
+        plan_at: the plan of the grid at a precision; a new one for each side, since a run changes it.
 
     Raises:
         CellError: every cell of a side failed. One that fails, as a detector can whose victim learnt nothing in so
             few steps, is counted in its row.
     """
-    rows = [_ours(plan, machine, workers, tell)]
-    for name, loop in (("alone", "reference"), *((("published", "published"),) if published else ())):
-        rows.append(_alone(plan, replace(machine, loop=loop), workers, name, tell))
+    rows = []
+    for name in sides:
+        side, plan = SIDES[name], plan_at(SIDES[name].precision)
+        run = _ours if side.loop == "ours" else _alone
+        row = run(name, plan, replace(machine, loop=side.loop), workers, tell)
+        rows.append(row | {"cells": len(plan.stages), "workers": workers, "does": side.does})
     for row in rows:
-        row |= {"cells": len(plan.stages), "workers": workers, "does": SIDES[row["name"]]}
-        row |= {f"against_{other['name']}": other["seconds"] / row["seconds"] for other in rows[1:]}
+        row |= {
+            f"against_{other['name']}": other["seconds"] / row["seconds"] for other in rows if other["name"] in PLAIN
+        }
     return rows
 
 
-def _ours(plan: Plan, machine: Machine, workers: int, tell: Tell) -> dict[str, Any]:
+def _ours(name: str, plan: Plan, machine: Machine, workers: int, tell: Tell) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
 
         def listen(event: str, value: Any) -> None:
             if event == "record":
-                tell(f"ours: {value['cell']['attack']['name']} {value['cell']['defense']['name']}")
+                tell(f"{name}: {value['cell']['attack']['name']} {value['cell']['defense']['name']}")
 
         began = time.perf_counter()
         runner = Runner(plan, Path(folder), {}, listener=listen)
@@ -97,14 +134,16 @@ def _ours(plan: Plan, machine: Machine, workers: int, tell: Tell) -> dict[str, A
         records = [done_record(plan.cells[key], plan.stages[key], store, {}) for key in there]
         built = [(stage.kind, store.manifest(stage.key)) for stage in plan.unique()]
         spent = _summed((kind, manifest["seconds"]) for kind, manifest in built if manifest is not None)
-    return _side("ours", seconds, plan.summary()["trainings"], records, list(report.failed.values()), spent)
+    return _side(name, seconds, plan.summary()["trainings"], records, list(report.failed.values()), spent)
 
 
-def _alone(plan: Plan, machine: Machine, workers: int, name: str, tell: Tell) -> dict[str, Any]:
+def _alone(name: str, plan: Plan, machine: Machine, workers: int, tell: Tell) -> dict[str, Any]:
     records, failed = [], []
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        pool = ProcessPoolExecutor(workers, get_context("spawn"), settle)
+        pool = ProcessPoolExecutor(
+            workers, get_context("spawn"), settle, max_tasks_per_child=1 if SIDES[name].fresh else None
+        )
         try:
             futures = {
                 pool.submit(run_alone, plan.cells[key], stages, Path(folder) / key, machine): plan.cells[key]

@@ -56,7 +56,7 @@ WRONG = {
     "speed gangs": (["speed", "--gangs", "two", *TINY_STEPS], "'two', which is no whole number", "2,4,8,16"),
     "speed gang of one": (["speed", "--gangs", "1", *TINY_STEPS], "gang of 1 is none", "from 2 on"),
     "speed file": (["speed", "--json", "no/where.json", *TINY_STEPS], "lies in no folder", "exists"),
-    "speed published alone": (["speed", "--published", *TINY_STEPS], "--published", "--end-to-end"),
+    "speed sides": (["speed", "--end-to-end", "--sides", "alien", *TINY_STEPS], "alien", "Did you mean 'alone'"),
     "speed of nothing": (["speed", "--no-training"], "Nothing is to be measured", "--inference"),
     "stealth of no attack": (["stealth", "--attacks", ""], "--attacks names none", "at least one"),
     "plan workers": (["plan", "--grid", "demo", "--workers", "0"], "--workers is 0", "default"),

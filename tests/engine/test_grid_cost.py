@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +31,18 @@ def test_the_small_grid_is_four_attacks_by_thirteen_defenders(tmp_path_factory: 
 
 @pytest.mark.slow
 def test_both_sides_run_the_same_cells(tiny: Any) -> None:
-    plan = tiny.plan(defenders=["vanilla", "strip"])
+    def plan_at(precision: str) -> Any:
+        return tiny.plan(defenders=["vanilla", "strip"], precisions=[precision])
+
     told: list[str] = []
-    rows = grid_cost(plan, Machine(None), workers=1, tell=told.append)
-    assert [row["name"] for row in rows] == ["ours", "alone"]
-    assert [row["trainings"] for row in rows] == [1, 2] and len(told) == 4
+    rows = grid_cost(plan_at, Machine(None), workers=1, sides=["ours", "ours-bf16", "alone"], tell=told.append)
+    assert [row["name"] for row in rows] == ["ours", "ours-bf16", "alone"]
+    assert [row["trainings"] for row in rows] == [1, 1, 2] and len(told) == 6
     for row in rows:
         assert row["seconds"] > 0 and row["cells"] == 2 and row["failed"] == 0 and 0 <= row["mean_asr"] <= 1
-        assert row["against_alone"] == pytest.approx(rows[1]["seconds"] / row["seconds"])
+        assert row["against_alone"] == pytest.approx(rows[2]["seconds"] / row["seconds"])
         assert "against_published" not in row and row["stage_seconds"]["train"] > 0
-    assert set(rows[0]["stage_seconds"]) == set(rows[1]["stage_seconds"]) >= {"load", "detect", "evaluate"}
+    assert set(rows[0]["stage_seconds"]) == set(rows[2]["stage_seconds"]) >= {"load", "detect", "evaluate"}
 
 
 def test_a_cell_alone_comes_to_the_results_of_ours_and_leaves_nothing(tiny: Any, tmp_path: Path) -> None:
@@ -61,9 +64,28 @@ def test_a_cell_alone_comes_to_the_results_of_ours_and_leaves_nothing(tiny: Any,
 
 @pytest.mark.slow
 def test_a_cell_that_fails_is_no_figure(tiny: Any) -> None:
-    plan = tiny.plan(defenders=["musclelora(clean_samples=100000)"])
     with pytest.raises(CellError, match="Every cell failed.*clean samples"):
-        grid_cost(plan, Machine(None), workers=1)
+        grid_cost(lambda precision: tiny.plan(defenders=["musclelora(clean_samples=100000)"]), Machine(None), workers=1)
+
+
+def noted(cell: Any, stages: Any, folder: Path, machine: Machine) -> dict[str, Any]:
+    """Build a cell alone, and note which process did it."""
+    (Path(os.environ["NOTED"]) / cell.key).write_text(str(os.getpid()))
+    return run_alone(cell, stages, folder, machine)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("side", "processes"), [("alone", 1), ("published", 2)])
+def test_each_cell_of_the_published_way_is_a_process_of_its_own(
+    side: str, processes: int, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTED", str(tmp_path))
+    monkeypatch.setattr("bench.engine.grid_cost.run_alone", noted)
+    plan = tiny.plan(defenders=["vanilla", "strip"])
+    (row,) = grid_cost(lambda precision: plan, Machine(None), workers=1, sides=[side])
+    found = [path.read_text() for path in tmp_path.iterdir() if len(path.name) > 8]
+    assert len(found) == 2 and len(set(found)) == processes
+    assert row["name"] == side and row[f"against_{side}"] == 1.0 and row["failed"] == 0
 
 
 def inference_setting(tmp_path_factory: Any) -> tuple[Any, list[Any]]:
