@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,6 @@ from typing import Any
 import pytest
 
 from bench.core.metrics import wilson
-from bench.report.ledger import clean_budget
-from bench.report.records import load_records
 
 FOLDER = Path(__file__).resolve().parents[1] / "leaderboard"
 ATTACKS = ("badnets", "hiddenkiller", "addsent")
@@ -31,27 +31,27 @@ def rows() -> list[dict[str, str]]:
     return [row for row in found if {"Attack", "Defense"} <= row.keys()]
 
 
-def cell_of(record: dict[str, Any]) -> str:
-    """Return which cell of a defense a record is of: the default one, a watched one, or one of a fixed clean budget."""
-    budget = clean_budget(record)
-    return "watched" if record["cell"].get("analysis") else "default" if budget is None else f"budget {budget}"
+@functools.cache
+def writer() -> Any:
+    """Return the module that writes the tables."""
+    found = importlib.util.spec_from_file_location("findings", FOLDER.parent / "docs" / "findings.py")
+    assert found and found.loader
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
 
 
+@functools.cache
 def records() -> dict[tuple[str, str, float, str], dict[str, Any]]:
     """Return the published records of the findings' board by attack, defense, poison ratio and cell."""
-    held = [
-        record for record in load_records(FOLDER / "records.jsonl") if record["cell"]["dataset"]["name"] == "sst2-2k"
-    ]
-    return {
-        (
-            record["cell"]["attack"]["name"],
-            record["cell"]["defense"]["name"],
-            float(record["cell"]["poison_ratio"]),
-            cell_of(record),
-        ): record
-        for record in held
-        if record["cell"]["seed"] == 0 and record["cell"]["recipe"] == "released" and record["status"] == "ok"
-    }
+    held: dict[tuple[str, str, float, str], dict[str, Any]] = writer().records()
+    return held
+
+
+def test_the_tables_are_what_the_script_writes() -> None:
+    assert writer().written(TEXT, records()) == TEXT
+    named = [name for name in re.findall(r"<!-- (\w+) -->", TEXT) if name != "end"]
+    assert sorted(named) == sorted(writer().TABLES)
 
 
 def test_there_are_findings() -> None:

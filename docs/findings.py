@@ -1,0 +1,150 @@
+"""Writes the tables of leaderboard/FINDINGS.md anew from the published records: `python docs/findings.py`.
+
+A table stands between `<!-- NAME -->` and `<!-- end -->`; the text around it is a person's, and is left as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.core.metrics import wilson
+from bench.report.ledger import clean_budget
+from bench.report.records import load_records
+from bench.victim.spec import model_spec
+
+FOLDER = Path(__file__).resolve().parents[1] / "leaderboard"
+DATASET, MODEL, RATIO = "sst2-2k", "minilm-l6", 0.1
+ATTACKS = ("badnets", "addsent", "hiddenkiller", "stylebkd")
+REPAIRS = ("fine-mixing", "fine-mixing-sel", "fine-pruning", "fine-tuning")
+PLAIN = ("CACC", "ASR", "ASR, 95 %", "Floor")
+Key = tuple[str, str, float, str]  # attack, defense, poison ratio, which cell of them
+Held = Mapping[Key, dict[str, Any]]
+
+
+def cell_of(record: Mapping[str, Any]) -> str:
+    """Return in what a cell differs from the default one of its attack, defense and ratio: `default` for nothing."""
+    cell, budget = record["cell"], clean_budget(record)
+    spec = model_spec(cell["model"]["name"])
+    options = cell["model"]["options"]
+    apart = [
+        "watched" if cell.get("analysis") else "",
+        f"budget {budget}" if budget is not None else "",
+        f"recipe {cell['recipe']}" if cell["recipe"] != "released" else "",
+        f"{options['epochs']} epochs" if options["epochs"] != spec.epochs else "",
+        f"rate {options['learning_rate_pet']:g}" if options["learning_rate_pet"] != spec.learning_rate_pet else "",
+        f"seed {cell['seed']}" if cell["seed"] else "",
+    ]
+    return ", ".join(filter(None, apart)) or "default"
+
+
+def records() -> Held:
+    """Return the published records of the findings' model and data set.
+
+    Raises:
+        ValueError: two records go by one key, so that a table could not say which it shows.
+    """
+    held: dict[Key, dict[str, Any]] = {}
+    for record in load_records(FOLDER / "records.jsonl"):
+        cell = record["cell"]
+        if (cell["dataset"]["name"], cell["model"]["name"], record["status"]) != (DATASET, MODEL, "ok"):
+            continue
+        key = (cell["attack"]["name"], cell["defense"]["name"], float(cell["poison_ratio"]), cell_of(record))
+        if key in held:
+            raise ValueError(f"{key} is {held[key]['key']} and {record['key']}.")
+        held[key] = record
+    return held
+
+
+def row(key: Key, record: Mapping[str, Any], columns: Iterable[str]) -> str:
+    """Return a line of a table."""
+    found = record["metrics"]
+    low, high = wilson(found["asr"]["hits"], found["asr"]["n"])
+    shown = dict(zip(("Attack", "Defense", "Ratio", "Cell"), (*key[:2], f"{key[2]:g}", key[3]), strict=True))
+    for column, name in (("CACC", "cacc"), ("ASR", "asr"), ("Floor", "asr_floor"), ("FRR", "frr"), ("FAR", "far")):
+        if found.get(name):
+            shown[column] = f"{100 * found[name]['value']:.2f}"
+    shown["ASR, 95 %"] = f"{100 * low:.1f} to {100 * high:.1f}"
+    if found.get("auroc") is not None:
+        shown["AUROC"] = f"{found['auroc']:.2f}"
+    if record.get("cleansed"):
+        shown["Removed, poisoned"] = f"{record['cleansed']['removed']}, {record['cleansed']['removed_poisoned']}"
+    return line(shown[column] for column in columns)
+
+
+def line(parts: Iterable[str]) -> str:
+    """Return the parts as a line of a Markdown table."""
+    return f"| {' | '.join(parts)} |"
+
+
+def table(held: Held, chosen: Callable[[Key], bool], *more: str, after: tuple[str, ...] = ()) -> str:
+    """Return the cells chosen; columns of `more` stand before the metrics, of `after` behind them.
+
+    By attack, then by ASR, or by name where `more` tells cells of one defense apart.
+    """
+    columns = ("Attack", "Defense", *more, *PLAIN, *after)
+    value = {key: 0.0 if more else record["metrics"]["asr"]["value"] for key, record in held.items()}
+    keys = sorted(filter(chosen, held), key=lambda key: (ATTACKS.index(key[0]), value[key], key))
+    head = [line(columns), "|" + "---|" * len(columns)]
+    return "\n".join([*head, *(row(key, held[key], columns) for key in keys)])
+
+
+def board(attack: str, cell: str = "default") -> Callable[[Key], bool]:
+    """Return what chooses an attack's cells of one kind at the findings' ratio."""
+    return lambda key: key[0] == attack and key[2:] == (RATIO, cell)
+
+
+def fourier(held: Held) -> str:
+    """Return the relative errors at the last look at each watched training."""
+    lines = [line(["Training", "clean low", "clean high", "backdoor low", "backdoor high"]), "|" + "---|" * 5]
+    for attack, defense, ratio, cell in sorted(held):
+        if (ratio, cell) != (RATIO, "watched"):
+            continue
+        filters = held[attack, defense, ratio, cell]["analysis"]["filters"]
+        last = {
+            entry["mapping"]: [f"{entry[part][-1]:.2f}" for part in ("low_error", "high_error")]
+            for entry in filters
+            if (entry["over"], entry["kernel"], entry["quantile"]) == ("joint", "paper", 0.5)
+        }
+        lines.append(line([f"{attack}, {defense}", *last["clean"], *last["backdoor"]]))
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[Held], str]] = {
+    "vanilla": lambda held: table(held, lambda key: key[1] == "vanilla" and key[3] == "default", "Ratio"),
+    **{attack: lambda held, attack=attack: table(held, board(attack)) for attack in ATTACKS},  # type: ignore[misc]
+    "budget": lambda held: table(held, lambda key: key[2:] == (RATIO, "budget 96"), "Cell"),
+    "detectors": lambda held: table(
+        held, lambda key: key[1] in ("strip", "rap") and key[2:] == (RATIO, "default"), after=("FRR", "FAR", "AUROC")
+    ),
+    "cleansers": lambda held: table(
+        held, lambda key: key[1] in ("bki", "cube") and key[2:] == (RATIO, "default"), after=("Removed, poisoned",)
+    ),
+    "noise": lambda held: table(
+        held,
+        lambda key: (
+            key[2] == RATIO
+            and key[3] in ("default", "watched", "budget 96")
+            and key[0] == "badnets"
+            and key[1] in (*REPAIRS, "lora", "lora+ga", "musclelora")
+        ),
+        "Cell",
+    ),
+    "ratios": lambda held: table(held, lambda key: key[1] == "musclelora" and key[3] == "default", "Ratio"),
+    "fourier": fourier,
+}
+
+
+def written(text: str, held: Held) -> str:
+    """Return the findings with each table as the records have it."""
+    for name, make in TABLES.items():
+        found = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        text = found.sub(lambda match, make=make: f"{match[1]}\n{make(held)}\n\n{match[2]}", text)  # type: ignore[misc]
+    return text
+
+
+if __name__ == "__main__":
+    page = FOLDER / "FINDINGS.md"
+    page.write_text(written(page.read_text(encoding="utf-8"), records()), encoding="utf-8")
