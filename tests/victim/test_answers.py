@@ -92,6 +92,18 @@ def test_on_a_cpu_members_take_turns_and_get_every_bit_that_they_get_alone(tiny_
         assert (one == other).all()
 
 
+def test_bf16_in_one_pass_stays_near_bf16_alone(tiny_victim: Callable[..., Any]) -> None:
+    victims, given = trained(tiny_victim, "lora"), words(9, 0)
+    exact = [victim.predict(given) for victim in victims]
+    for victim in victims:
+        victim.precision = "bf16"
+    alone = [victim.predict(given) for victim in victims]
+    together = found(read_gang([likely(it, given) for it in victims], width=3))
+    for one, other, full in zip(together, alone, exact, strict=True):
+        assert (one != full).any()
+        np.testing.assert_allclose(one, other, atol=0.02)
+
+
 def under(victim: Any, given: Sequence[str], seed: int) -> Reading:
     """Return the reading that finds, for a trigger with vectors of its own, probabilities and the slope of a loss."""
 
