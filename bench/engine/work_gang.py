@@ -20,7 +20,7 @@ Result = Built | Exception
 
 
 class Kind(NamedTuple):
-    """How stages of one kind are built together; what has been built alone has gone through the same functions."""
+    """How stages of one kind are built together; one that is built alone goes through the same functions."""
 
     begin: Callable[[Job], tuple[Any, dict[str, Any]]]  # the task, which has a victim, and what the stage says already
     act: Callable[[Sequence[Any]], Sequence[Any]]  # what became of each task, with its `seconds`, or its error
