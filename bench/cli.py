@@ -62,7 +62,7 @@ def run(
     address: Annotated[str | None, typer.Option(help="of a Ray cluster; default: one on this machine")] = None,
     gpus_per_worker: Annotated[float, typer.Option(help="share of a GPU for each worker of Ray")] = 1.0,
     slurm: Annotated[list[str] | None, typer.Option("--slurm", help="parameter=value of submitit")] = None,
-    gang: Annotated[int | None, typer.Option(help="trainings that share passes; default 16 on a GPU, else 1")] = None,
+    gang: Annotated[int | None, typer.Option(help="cells that share passes; default 16 on a GPU, else 1")] = None,
     memory: Annotated[str | None, typer.Option(help="of a GPU that is used, 40GB; default 80 %")] = None,
     debug: given.Debug = False,
 ) -> None:

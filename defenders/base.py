@@ -20,8 +20,9 @@ from bench.core.example import Example, blinded
 from bench.core.knowledge import Knowledge
 from bench.core.options import Count, Options, added
 
-STAGE_OF_METHOD = {"wrap": "train", "hooks": "train", "repair": "repair", "detect": "detect", "suspicion": "detect"}
-BLINDED = ("detect", "correct", "suspicion")
+DETECTING = ("detect", "suspicion", "questions")
+STAGE_OF_METHOD = {"wrap": "train", "hooks": "train", "repair": "repair", **dict.fromkeys(DETECTING, "detect")}
+BLINDED = (*DETECTING, "correct")
 
 
 class Suspicion(NamedTuple):
@@ -184,13 +185,29 @@ class Defender(Options, DefenderContract):
 
     def detect(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> Any:
         """Return 0 (let pass) or 1 (flag) for each example of `poison_data`, in its order."""
-        if type(self).suspicion is not Defender.suspicion:
+        if gives_scores(type(self)):
             return self.suspicion(model, clean_data, poison_data).flags()
         return [0] * len(poison_data)
 
     def suspicion(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> Suspicion:
-        """Return a score per example of `poison_data` and the threshold; a detector writes this or `detect`."""
-        return Suspicion(np.zeros(len(poison_data)), np.inf)
+        """Return a score per example of `poison_data` and the threshold.
+
+        A detector writes one of `detect`, this, and `questions`.
+        """
+        if type(self).questions is Defender.questions:
+            return Suspicion(np.zeros(len(poison_data)), np.inf)
+        from bench.victim.questions import answered
+
+        return answered(model, self.questions(model, clean_data, poison_data))
+
+    def questions(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> Any:
+        """Return a generator that returns what `suspicion` does, and yields what it asks of `model` on the way.
+
+        What can be asked is in bench/victim/questions.py; victims over one backbone answer together. This one asks
+        nothing.
+        """
+        yield from ()
+        return self.suspicion(model, clean_data, poison_data)
 
     def correct(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> Any:
         """Return the corrected examples: a subset of a training split (pre), or rewritten texts of the same length."""
@@ -214,6 +231,17 @@ class Defender(Options, DefenderContract):
         raise CellError(
             f"Defender {type(self).name!r} asked for the target label of the test data.", "Make the label an option."
         )
+
+
+def gives_scores(cls: type[Defender]) -> bool:
+    """Tell whether a class of defenses says how suspicious an example is, and not only whether it is."""
+    return cls.suspicion is not Defender.suspicion or cls.questions is not Defender.questions
+
+
+def asks_questions(cls: type[Defender]) -> bool:
+    """Tell whether `questions` is all that a class does to detect: no class below has a `suspicion` or `detect`."""
+    written = (name for base in cls.__mro__ for name in ("questions", *DETECTING) if name in vars(base))
+    return cls.questions is not Defender.questions and next(written) == "questions"
 
 
 def adopt_openbackdoor() -> None:

@@ -22,6 +22,7 @@ cell's.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -63,13 +64,16 @@ class Rap(Defender):
                 f"rap.prob_range is {self.prob_range}: the upper bound comes first.", "Write (-0.1, -0.3)."
             )
 
-    def suspicion(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> Suspicion:
-        """Return minus the fall of the protected label's probability for examples predicted so, and -1 for the others.
+    def questions(
+        self, model: Any = None, clean_data: Any = None, poison_data: Any = None
+    ) -> Generator[Any, Any, Suspicion]:
+        """Find minus the fall of the protected label's probability for examples predicted so, and -1 for the others.
 
         Raises:
             CellError: a label that does not exist, too few clean dev texts in all or predicted as it, or a trigger
                 that the victim's tokenizer does not keep apart.
         """
+        from bench.victim.questions import Likely
         from bench.victim.soft_trigger import SoftTrigger, train_soft_trigger
 
         label = self.protected_label
@@ -80,7 +84,7 @@ class Rap(Defender):
             )
         rows = [text for text, *_ in calibration_rows(self, clean_data, LEAST_ROWS)]
         trigger = SoftTrigger(model, self.trigger)
-        plain = train_soft_trigger(
+        plain = yield from train_soft_trigger(
             trigger,
             rows,
             label=label,
@@ -91,7 +95,7 @@ class Rap(Defender):
             rate=self.lr,
             momentum=self.momentum,
         )
-        drop, protected = self._drops(trigger, rows, plain)
+        drop, protected = yield from self._drops(trigger, rows, plain)
         if protected.sum() < LEAST_PROTECTED:
             raise CellError(
                 f"The victim takes {int(protected.sum())} clean dev texts for label {label}, and rap needs at least "
@@ -100,14 +104,18 @@ class Rap(Defender):
             )
         threshold = float(np.quantile(drop[protected], self.frr))
         texts = [text for text, *_ in poison_data]
-        drop, protected = self._drops(trigger, texts, model.predict(texts))
+        drop, protected = yield from self._drops(trigger, texts, (yield Likely(texts)))
         return Suspicion(np.where(protected, -drop, NO_DROP), -threshold)
 
-    def _drops(self, trigger: Any, texts: list[str], before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the fall of the protected label's probability under the trigger [n], and who is predicted so [n].
+    def _drops(
+        self, trigger: Any, texts: list[str], before: np.ndarray
+    ) -> Generator[Any, Any, tuple[np.ndarray, np.ndarray]]:
+        """Find the fall of the protected label's probability under the trigger [n], and who is predicted so [n].
 
         `before` are the probabilities [n, classes] without the trigger.
         """
-        after = trigger.probabilities(trigger.encode(texts))
+        from bench.victim.questions import LikelyUnder
+
+        after = yield LikelyUnder(trigger, trigger.encode(texts))
         drop = before[:, self.protected_label].astype(np.float64) - after[:, self.protected_label]
         return drop, before.argmax(-1) == self.protected_label

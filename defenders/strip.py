@@ -16,7 +16,7 @@ Differs from the published code (`strip_defender.py` in OpenBackdoor and MuScleL
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,12 +45,16 @@ class Strip(Defender):
     swap_ratio: Fraction = 0.25  # of the words of a text, replaced in a copy
     frr: Fraction = 0.01  # clean dev texts we accept to flag
 
-    def suspicion(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> Suspicion:
-        """Return minus the mean entropy (bits) of the copies of each example; the threshold is dev's `frr` quantile.
+    def questions(
+        self, model: Any = None, clean_data: Any = None, poison_data: Any = None
+    ) -> Generator[Any, Any, Suspicion]:
+        """Find minus the mean entropy (bits) of the copies of each example; the threshold is dev's `frr` quantile.
 
         Raises:
             CellError: fewer than 20 clean dev texts, or fewer than two of them with a word besides stop words.
         """
+        from bench.victim.questions import Likely
+
         rows = calibration_rows(self, clean_data, LEAST_ROWS)
         calibration, examined = [text for text, *_ in rows], [text for text, *_ in poison_data]
         donors, own = _Donors(calibration), known(self)
@@ -62,7 +66,7 @@ class Strip(Defender):
         for text in examined:
             rng = own.generator(f"strip: copies of {text}")
             copies += [donors.perturbed(text, self.swap_ratio, rng) for _ in range(self.repeat)]
-        mean = mean_entropies(model.predict(copies), self.repeat)
+        mean = mean_entropies((yield Likely(copies)), self.repeat)
         threshold = order_statistic(mean[: len(calibration)], self.frr)
         return Suspicion(-mean[len(calibration) :], -threshold)
 

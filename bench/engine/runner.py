@@ -45,7 +45,7 @@ class Runner:
 
         Args:
             read_only: leave what is damaged where it is: for a look at what there is to do.
-            gang: how many parameter-efficient trainings of one kind go to one worker together at most.
+            gang: how many trainings of one kind, or readings of what they train, go to one worker together at most.
         """
         self.gang = gang
         self.plan, self.out, self.environment = plan, out, environment

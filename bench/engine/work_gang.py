@@ -1,4 +1,4 @@
-"""Several training stages in one worker, as one gang; what else comes as a gang is built one by one."""
+"""Several stages of one kind in one worker, as one gang: trainings, or readings of trained victims."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.core.memory import free, is_out_of_memory
 from bench.engine.bounded import bounded
@@ -19,20 +19,45 @@ Payload = Mapping[str, Any]
 Result = Built | Exception
 
 
+class Kind(NamedTuple):
+    """How stages of one kind are built together; one that is built alone goes through the same functions."""
+
+    begin: Callable[[Job], tuple[Any, dict[str, Any]]]  # the task, which has a victim, and what the stage says already
+    act: Callable[[Sequence[Any]], Sequence[Any]]  # what became of each task, with its `seconds`, or its error
+    end: Callable[[Job, Any, dict[str, Any], Any], dict[str, Any]]  # writes that; returns what the stage says of itself
+
+
+def _kind(name: str) -> Kind | None:
+    """Return how stages of a kind form a gang, None where they do not."""
+    if name == "train":
+        from bench.engine.work_training import trained, training
+        from bench.victim.training import train_gang
+
+        return Kind(training, train_gang, trained)
+    if name in ("detect", "evaluate"):
+        from bench.engine.work_reading import READINGS, written
+        from bench.victim.joint.answers import read_gang
+
+        return Kind(READINGS[name], read_gang, written)
+    return None
+
+
 def execute_gang(payloads: Sequence[Payload], root: Path, machine: Machine, workers: Workers = NONE) -> list[Result]:
     """Build several stages in one worker; return, in their order, what `execute` returns or raises for each."""
-    if any(payload["kind"] != "train" for payload in payloads) or "train" in workers:
+    (name, *others) = {payload["kind"] for payload in payloads}
+    kind = None if others or name in workers else _kind(name)
+    if kind is None:
         return [_caught(lambda it=payload: execute(it, root, machine, workers)) for payload in payloads]
-    members = [_Member(payload) for payload in payloads]
+    members = [_Member(payload, kind) for payload in payloads]
     left = members
     while left:
         with ExitStack() as held:
             begun = _begin(left, root, machine, held)
             with repeatable(machine.device, machine.deterministic), bounded(machine.device, machine.memory):
-                _train([member for member in begun if member.result is None], machine)
+                _act([member for member in begun if member.result is None], kind, machine)
         left = left[len(begun) :]
         if left:
-            free()  # of what has just been trained, before the next one asks for its room
+            free()  # of what has just been done, before the next one asks for its room
     return [member.result for member in members]
 
 
@@ -41,6 +66,7 @@ class _Member:
     """One stage of a gang: claimed, drafted, prepared, and what became of it."""
 
     payload: Payload
+    kind: Kind
     result: Result | None = None
     job: Job | None = None
     task: Any = None
@@ -49,8 +75,6 @@ class _Member:
 
     def begin(self, root: Path, machine: Machine, held: ExitStack) -> None:
         """Claim the stage and make its victim, or find it done; the claim and the draft end with `held`."""
-        from bench.engine.work_training import training
-
         began, store = time.perf_counter(), Store(root)
         held.enter_context(claimed(store, self.payload))
         manifest = standing(store, self.payload)
@@ -61,19 +85,17 @@ class _Member:
         with writing(store):
             self.job = Job(self.payload, store, held.enter_context(store.draft(self.payload["key"])), machine)
             with repeatable(machine.device, machine.deterministic), bounded(machine.device, machine.memory):
-                self.task, self.noted = training(self.job)
+                self.task, self.noted = self.kind.begin(self.job)
         self.seconds = time.perf_counter() - began
 
-    def end(self, log: Any, machine: Machine) -> None:
-        """Write what was trained and move it into the store."""
-        from bench.engine.work_training import trained
-
-        if isinstance(log, Exception):
-            raise log
+    def end(self, found: Any, machine: Machine) -> None:
+        """Write what became of the task and move it into the store."""
+        if isinstance(found, Exception):
+            raise found
         began, job = time.perf_counter(), self.job
         with writing(job.store):
-            write_json(job.aside / "meta.json", trained(job, self.task, self.noted, log))
-            seconds = self.seconds + log.seconds + time.perf_counter() - began
+            write_json(job.aside / "meta.json", self.kind.end(job, self.task, self.noted, found))
+            seconds = self.seconds + found.seconds + time.perf_counter() - began
             manifest = manifest_of(self.payload, machine, seconds)
             self.result = Built(job.store.finish(self.payload["key"], job.aside, manifest), True)
 
@@ -114,17 +136,15 @@ def _share(member: _Member, others: Sequence[_Member]) -> None:
                 return
 
 
-def _train(members: Sequence[_Member], machine: Machine) -> None:
-    """Train the members in gangs of those that can share a pass; the others alone, in the same order."""
-    from bench.victim.training import train_gang
-
+def _act(members: Sequence[_Member], kind: Kind, machine: Machine) -> None:
+    """Do the tasks of the members in gangs of those that can share a pass; the others alone, in the same order."""
     for group in _groups(members):
         try:
-            logs = train_gang([member.task for member in group])
+            results = kind.act([member.task for member in group])
         except Exception as error:
-            logs = [error] * len(group)
-        for member, log in zip(group, logs, strict=True):
-            _guard(member, lambda it=member, found=log: it.end(found, machine))
+            results = [error] * len(group)
+        for member, result in zip(group, results, strict=True):
+            _guard(member, lambda it=member, found=result: it.end(found, machine))
             member.task = None  # its victim is no longer needed, and the next group wants the room
 
 

@@ -1,20 +1,19 @@
-"""The stages that hold a model: cleanse, repair, filter, detect, evaluate."""
+"""The stages that hold a model: what each kind does, and cleanse, repair and filter themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
-from bench.core.errors import BenchError, CellError
+from bench.core.errors import CellError
 from bench.core.example import Example
 from bench.core.seeding import python_rng
-from bench.engine.artifacts import Numbered, write_arrays, write_examples
+from bench.engine.artifacts import write_examples
+from bench.engine.tested import check_untouched, shuffled, texts_of, unlabelled
 from bench.engine.victims import bound, restored
 from bench.engine.work import Job
+from bench.engine.work_reading import reading_stage
 from bench.engine.work_training import train_stage
-from defenders.base import Defender
 
 
 def _repair(job: Job) -> dict[str, Any]:
@@ -93,34 +92,8 @@ def _untouched(job: Job, victim: Any, act: Callable[[], Any]) -> Any:
         return act()
     before = victim.fingerprint()
     result = act()
-    if victim.fingerprint() != before:
-        name = job.content["defense"]["name"]
-        raise CellError(f"Defense {name!r} changed the victim that it was lent.", "Let it work on a copy.")
+    check_untouched(job, victim, before)
     return result
-
-
-def _unlabelled(examples: Iterable[Example]) -> list[Example]:
-    """Return test examples as a defense sees them: texts alone, since a poisoned one is labelled with the target."""
-    return [Example(example.text, 0, 0) for example in examples]
-
-
-def _tests(job: Job) -> tuple[list[Example], list[Example]]:
-    """Return the clean and the poisoned test examples, as a filter left them."""
-    return list(_texts(job, "clean").examples), list(_texts(job, "poisoned").examples)
-
-
-def _texts(job: Job, name: str) -> Numbered:
-    """Return the `clean` or the `poisoned` test examples, as the last filter before this stage left them."""
-    if name in job.parents:
-        return job.examples(name, name)
-    if "filter" in job.parents:
-        return job.examples("filter", name)
-    return job.examples("load" if name == "clean" else "trigger", "test")
-
-
-def _shuffled(job: Job, count: int) -> list[int]:
-    """Return the order in which a defense sees `count` test examples, so that no place tells which are poisoned."""
-    return python_rng(job.seed("order"), "shown").sample(range(count), count)
 
 
 def _filter(job: Job) -> dict[str, Any]:
@@ -133,12 +106,12 @@ def _filter(job: Job) -> dict[str, Any]:
     defense, counts = bound(job)
     known = {"dev": list(defense.knowledge.calibration)}
     names = (job.content["texts"],) if "texts" in job.content else ("clean", "poisoned")
-    kinds = [_texts(job, name) for name in names]
+    kinds = [texts_of(job, name) for name in names]
     given = [example for kind in kinds for example in kind.examples]
-    order = _shuffled(job, len(given))
+    order = shuffled(job, len(given))
 
     def act() -> Any:
-        return defense.correct(model=victim, clean_data=known, poison_data=_unlabelled(given[i] for i in order))
+        return defense.correct(model=victim, clean_data=known, poison_data=unlabelled(given[i] for i in order))
 
     rewritten = _same_length(list(_untouched(job, victim, act)), len(given))
     for new, place in zip(rewritten, order, strict=True):
@@ -149,65 +122,11 @@ def _filter(job: Job) -> dict[str, Any]:
     return {"knowledge": counts}
 
 
-def _detect(job: Job) -> dict[str, Any]:
-    """Let the defense flag test examples: clean and poisoned ones in random order, unmarked but to an oracle."""
-    victim = restored(job)
-    defense, counts = bound(job)
-    clean, poisoned = _tests(job)
-    known = {"dev": list(defense.knowledge.calibration)}
-    order = _shuffled(job, len(clean) + len(poisoned))
-
-    def act() -> Any:
-        given = [*clean, *poisoned]
-        mixed = [given[i] for i in order]
-        shown = mixed if defense.oracle else _unlabelled(mixed)
-        asked = {"model": victim, "clean_data": known, "poison_data": shown}
-        if type(defense).suspicion is Defender.suspicion:
-            return None, defense.detect(**asked)
-        found = defense.suspicion(**asked)
-        return np.asarray(found.scores, dtype=float), found.flags()
-
-    scores, flags = _untouched(job, victim, act)
-    flags = np.asarray(flags).astype(int)
-    if flags.shape != (len(clean) + len(poisoned),) or not set(flags.tolist()) <= {0, 1}:
-        raise CellError("The defense did not answer 0 or 1 for each example.", "Return one flag for each, in order.")
-    back = np.argsort(order)
-    flags = flags[back]
-    arrays = {"clean": flags[: len(clean)], "poisoned": flags[len(clean) :]}
-    if scores is not None:
-        if scores.shape != flags.shape or not np.isfinite(scores).all():
-            raise CellError("The defense did not give one finite score for each example.", "Mend its suspicion().")
-        scores = scores[back]
-        arrays |= {"clean_scores": scores[: len(clean)], "poisoned_scores": scores[len(clean) :]}
-    write_arrays(job.aside / "flags.npz", arrays)
-    return {"knowledge": counts}
-
-
-def _evaluate(job: Job) -> dict[str, Any]:
-    """Write the victim's probabilities on the clean and the poisoned test texts."""
-    victim = restored(job)
-    clean, poisoned = _tests(job)
-    placed = job.examples("trigger", "test").rows
-    probabilities = victim.predict([example.text for example in [*clean, *poisoned]])
-    if not np.isfinite(probabilities).all():
-        raise BenchError("The victim's predictions are not finite.", "Lower its learning rate.")
-    write_arrays(
-        job.aside / "predictions.npz",
-        {
-            "clean": probabilities[: len(clean)],
-            "poisoned": probabilities[len(clean) :],
-            "labels": [example.label for example in clean],
-            "rows": placed,
-        },
-    )
-    return {}
-
-
 WORKERS: dict[str, Callable[[Job], dict[str, Any]]] = {
     "cleanse": _cleanse,
     "train": train_stage,
     "repair": _repair,
     "filter": _filter,
-    "detect": _detect,
-    "evaluate": _evaluate,
+    "detect": reading_stage,
+    "evaluate": reading_stage,
 }

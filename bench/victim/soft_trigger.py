@@ -13,6 +13,7 @@ from torch import Tensor
 from bench.core.errors import CellError
 from bench.victim.batching import Batch, Encoded
 from bench.victim.joint.forward import Soft
+from bench.victim.questions import Asking, Likely, Slope
 from bench.victim.victim import Victim
 
 
@@ -49,6 +50,10 @@ class SoftTrigger:
                 )
         return ready
 
+    def soft(self, vectors: Tensor | None = None) -> Soft:
+        """Return what an unpadded pass reads in the word's place: these vectors, its own by default."""
+        return Soft(self.begin, self.vectors if vectors is None else vectors)
+
     @contextmanager
     def inserted(self, vectors: Tensor | None = None) -> Iterator[None]:
         """Let the victim read these vectors (its own by default) in the word's place, until the context ends."""
@@ -70,8 +75,7 @@ class SoftTrigger:
         if unpadded is None or not len(texts):
             with self.inserted():
                 return self.victim.predict_encoded(texts)
-        soft = Soft(self.begin, self.vectors)
-        return unpadded.collect(texts, lambda encoder: encoder.logits().softmax(-1), soft=soft).numpy()
+        return unpadded.collect(texts, lambda encoder: encoder.logits().softmax(-1), soft=self.soft()).numpy()
 
     def gradient(self, batch: Batch, loss: Any) -> Tensor:
         """Return the gradient [pieces, width] of `loss(probabilities [batch, classes])`; no parameter gets one."""
@@ -79,7 +83,7 @@ class SoftTrigger:
         unpadded = self.victim.reader()
         with torch.enable_grad():
             if unpadded is not None:
-                logits = unpadded.logits(batch.data, batch.rows, Soft(self.begin, vectors))
+                logits = unpadded.logits(batch.data, batch.rows, self.soft(vectors))
             else:
                 with self.inserted(vectors):
                     logits = self.victim.logits(batch.inputs)
@@ -105,16 +109,17 @@ def train_soft_trigger(
     batch_size: int,
     rate: float,
     momentum: float,
-) -> np.ndarray:
+) -> Asking[np.ndarray]:
     """Change the trigger's vectors until it changes the probability of `label` by an amount in the range `change`.
 
     `change` is (upper, lower), both in [-1, 0]: a change above the upper bound costs `scale` times the excess, one
-    below the lower bound what lies beyond. Batches are taken in the order of the texts; dropout is off. Return the
-    probabilities without the trigger, float32 [n, classes].
+    below the lower bound what lies beyond. Batches are taken in the order of the texts; dropout is off. The victim's
+    answers are asked for (bench/victim/questions.py); what is found are the probabilities without the trigger, float32
+    [n, classes].
     """
     victim = trigger.victim
     training = victim.training
-    plain = victim.predict(texts)
+    plain = yield Likely(texts)
     before = torch.from_numpy(plain[:, label]).to(victim.device)
     ready = trigger.encode(texts)
     upper, lower = change
@@ -128,7 +133,8 @@ def train_soft_trigger(
                     moved = likely[:, label] - before[rows.start : rows.stop]
                     return scale * (moved - upper).clamp_min(0).mean() + (lower - moved).clamp_min(0).mean()
 
-                trigger.descend(trigger.gradient(ready.batch(rows, victim.device), loss), rate, momentum)
+                gradient = yield Slope(trigger, ready.batch(rows, victim.device), loss)
+                trigger.descend(gradient, rate, momentum)
     finally:
         victim.train(training)
     return plain

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,8 @@ from defenders import base
 from defenders.base import Defender
 from tests.tiny import tiny_model
 
-ACTING = ("correct", "detect", "suspicion", "repair", "hooks", "wrap")
+LENT = ("correct", "detect", "suspicion", "questions")
+ACTING = (*LENT, "repair", "hooks", "wrap")
 # Cheaper than what a study would take; the same code.
 OPTIONS: dict[str, dict[str, Any]] = {
     "onion": {"lm": "local"},
@@ -60,18 +64,28 @@ def test_a_defense_sees_no_flag_and_changes_nothing_that_it_was_lent(
         guarded = getattr(cls, method)
         plain = getattr(guarded, "__wrapped__", guarded)  # what the defense itself wrote, behind the guard
 
-        def act(self: Any, *arguments: Any, **given: Any) -> Any:
+        @contextmanager
+        def noted(self: Any, arguments: Any, given: Any) -> Iterator[None]:
             handed = examples_in([list(arguments), dict(given), self.__dict__.get("_knowledge")])
             victims = [value for value in (*arguments, *given.values()) if isinstance(value, Victim)]
-            lent = victims if method in ("correct", "detect", "suspicion") else []
+            lent = victims if method in LENT else []
             before = [victim.fingerprint() for victim in lent]
             try:
-                return plain(self, *arguments, **given)
+                yield
             finally:  # also where it gives up with a reason
                 kept = before == [victim.fingerprint() for victim in lent]
                 seen.append((method, sum(example[2] != 0 for example in handed), kept))
 
-        return base._guarded(act) if plain is not guarded else act
+        def act(self: Any, *arguments: Any, **given: Any) -> Any:
+            with noted(self, arguments, given):
+                return plain(self, *arguments, **given)
+
+        def ask(self: Any, *arguments: Any, **given: Any) -> Any:
+            with noted(self, arguments, given):
+                return (yield from plain(self, *arguments, **given))
+
+        seeing = ask if inspect.isgeneratorfunction(plain) else act
+        return base._guarded(seeing) if plain is not guarded else seeing
 
     for method in ACTING:
         if getattr(cls, method) is not getattr(Defender, method):

@@ -12,6 +12,7 @@ from bench.core.errors import CellError, RequestError
 from bench.core.example import Example
 from bench.core.knowledge import Knowledge
 from bench.core.metrics import auroc
+from bench.victim.questions import answered
 from bench.victim.soft_trigger import SoftTrigger, train_soft_trigger
 from defenders.rap import NO_DROP, Rap
 from tests.defenders.planted import TARGET, Planted, planted
@@ -96,7 +97,7 @@ def test_training_brings_the_change_into_the_range(tmp_path_factory: Any) -> Non
 
     first = missed()
     options = {"label": TARGET, "change": (-0.1, -0.3), "scale": 1.0, "batch_size": 32, "momentum": 0.0}
-    train_soft_trigger(trigger, texts, epochs=20, rate=3.0, **options)
+    answered(found.victim, train_soft_trigger(trigger, texts, epochs=20, rate=3.0, **options))
     assert missed() < 0.8 * first
     assert trigger.vectors.norm(dim=-1).tolist() == pytest.approx(trigger.norms.flatten().tolist(), rel=1e-5)
 
@@ -146,7 +147,7 @@ def test_the_victim_is_whole_after_a_failure(tmp_path_factory: Any, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(trigger, "descend", None)
         with pytest.raises(TypeError):
-            train_soft_trigger(trigger, TEXTS, momentum=0.0, **options)
+            answered(victim, train_soft_trigger(trigger, TEXTS, momentum=0.0, **options))
     assert not embedding._forward_hooks and victim.training and victim.fingerprint() == before
 
 

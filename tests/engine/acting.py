@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
 from bench.core.memory import cut
 from bench.core.options import Count
-from defenders.base import Defender
+from defenders.base import Defender, Suspicion
+from defenders.lora import Lora
+from defenders.strip import Strip
 
 HERE = "tests.engine.acting"
 
@@ -158,3 +161,50 @@ class SecondGuesser(Defender):
         before = self.__dict__.get("calls", 0)
         object.__setattr__(self, "calls", before + 1)
         return [("" if before else text, label, 0) for text, label, _ in poison_data]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ruined(Lora):
+    """LoRA whose weights are no numbers after the last step, if it is told so."""
+
+    name = "ruined"
+    ruined: bool = False
+
+    def hooks(self, knowledge: Any) -> tuple[Any, ...]:
+        """Return itself, or nothing."""
+        return (self,) if self.ruined else ()
+
+    def on_gradients(self, run: Any, batch: Any) -> None:
+        """Spoil the last step, behind the loss that is looked at."""
+        for value in run.parameters.values():
+            if run.step == run.steps - 1 and value.grad is not None:
+                value.grad.fill_(float("nan"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Louder(Strip):
+    """STRIP with a second opinion of its own, which nothing that it asks tells of."""
+
+    name = "louder"
+
+    def suspicion(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> Suspicion:
+        """Flag whatever is no STRIP's."""
+        found = super().suspicion(model, clean_data, poison_data)
+        return found._replace(threshold=found.threshold - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking(Defender):
+    """Flag the texts of which the victim is not sure; it asks twice."""
+
+    name = "asking"
+
+    def questions(
+        self, model: Any = None, clean_data: Any = None, poison_data: Any = None
+    ) -> Generator[Any, Any, Suspicion]:
+        """Find how unsure the victim is of each text and of its first word."""
+        from bench.victim.questions import Likely
+
+        whole = yield Likely([text for text, *_ in poison_data])
+        first = yield Likely([text.split()[0] for text, *_ in poison_data])
+        return Suspicion(-whole.max(1) - first.max(1), -1.1)

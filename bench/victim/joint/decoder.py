@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional
 from transformers.activations import ACT2FN
 
 from bench.victim.joint.attention import Heads, attend
@@ -75,8 +74,7 @@ class Decoder(LastToken):
     def logits(self) -> Tensor:
         """Return the logits [rows, classes] in fp32, rows in the order of the layout."""
         weights, numbers, name = self.weights, self.sizes.numbers, self.sizes.backbone
-        words = weights.single(f"{name}.embed_tokens.weight")
-        hidden = functional.embedding(self.layout.ids, words, numbers.padding)
+        hidden = self.words(f"{name}.embed_tokens.weight", numbers.padding)
         # Where angles depend on the longest text, each source has its own, so that none depends on its gang.
         bounds = self.tokens if numbers.by_length else ((0, len(hidden)),)
         self.angles = angles(numbers.rotary, hidden, self.layout.positions, bounds)

@@ -64,7 +64,7 @@ class DistilBert(Forward):
     def logits(self) -> Tensor:
         """Return the logits [rows, classes] in fp32, rows in the order of the layout."""
         weights, numbers, layout, name = self.weights, self.sizes.numbers, self.layout, "distilbert.embeddings"
-        hidden = functional.embedding(layout.ids, weights.single(f"{name}.word_embeddings.weight"), numbers.padding)
+        hidden = self.words(f"{name}.word_embeddings.weight", numbers.padding)
         hidden = hidden + functional.embedding(layout.positions, weights.single(f"{name}.position_embeddings.weight"))
         hidden = weights.norm(hidden, f"{name}.LayerNorm", EPSILON)
         hidden = self.streams.drop(hidden, self.tokens, numbers.embedding_dropout)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers.activations import ACT2FN
@@ -95,11 +94,7 @@ class Encoder(Forward):
     def _embedded(self, name: str) -> Tensor:
         weights, layout, numbers = self.weights, self.layout, self.sizes.numbers
         positions = layout.positions + numbers.position_offset
-        hidden = functional.embedding(layout.ids, weights.single(f"{name}.word_embeddings.weight"))
-        if self.soft is not None:
-            begin, vectors = self.soft
-            places = layout.starts[:, None] + begin + torch.arange(len(vectors), device=hidden.device)
-            hidden = hidden.index_copy(0, places.flatten(), vectors.to(hidden.dtype).repeat(len(places), 1))
+        hidden = self.words(f"{name}.word_embeddings.weight")
         hidden = hidden + weights.single(f"{name}.token_type_embeddings.weight")[0]
         hidden = hidden + functional.embedding(positions, weights.single(f"{name}.position_embeddings.weight"))
         hidden = weights.norm(hidden, f"{name}.LayerNorm", numbers.epsilon)

@@ -5,7 +5,7 @@ An architecture is one file beside this one: a subclass of `Forward`, named in `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -47,7 +47,7 @@ class Forward:
 
     kinds: ClassVar[Mapping[str, str]]  # transformers' class of the classifier -> Sizes.kind
     compact: ClassVar[bool] = True  # whether it knows bf16 weights, and layers that are computed again
-    reads: ClassVar[bool] = False  # whether it has `features` and `states`, and knows what is soft
+    reads: ClassVar[bool] = False  # whether it has `features` and `states`
 
     def __init__(
         self,
@@ -56,9 +56,9 @@ class Forward:
         layout: Layout,
         streams: Streams,
         members: list[int],
-        soft: Soft | None = None,
+        soft: Sequence[Soft | None] = (),
     ) -> None:
-        """Take everything that the pass needs; `members` says whose each source is."""
+        """Take everything that the pass needs; `members` says whose each source is, `soft` what is soft in each."""
         self.sizes, self.weights, self.layout, self.streams = sizes, weights, layout, streams
         self.members, self.soft = members, soft
         self.tokens, self.rows = layout.token_bounds, layout.row_bounds
@@ -81,6 +81,21 @@ class Forward:
     def logits(self) -> Tensor:
         """Return the logits [rows, classes] in fp32, rows in the order of the layout."""
         raise NotImplementedError
+
+    def words(self, name: str, padding: int | None = None) -> Tensor:
+        """Return the word embedding [tokens, width] out of the table `name`, with what is soft in place of its tokens.
+
+        Args:
+            padding: the word whose vector gets no gradient.
+        """
+        hidden = functional.embedding(self.layout.ids, self.weights.single(name), padding)
+        places, vectors = [], []
+        for (first, last), soft in zip(self.rows, self.soft, strict=False):
+            if soft is not None:
+                pieces = torch.arange(len(soft.vectors), device=hidden.device)
+                places.append((self.layout.starts[first:last, None] + soft.begin + pieces).flatten())
+                vectors.append(soft.vectors.to(hidden.dtype).repeat(last - first, 1))
+        return hidden.index_copy(0, torch.cat(places), torch.cat(vectors)) if places else hidden
 
     def site(self, values: Tensor, name: str, bounds: tuple[tuple[int, int], ...]) -> Tensor:
         """Return a linear map of the model with the LoRA, adapter or multi-scale module that hangs on it."""

@@ -71,7 +71,7 @@ class GPT2(LastToken):
         """Return the logits [rows, classes] in fp32, rows in the order of the layout."""
         weights, layout, numbers = self.weights, self.layout, self.sizes.numbers
         name = self.sizes.backbone
-        hidden = functional.embedding(layout.ids, weights.single(f"{name}.wte.weight"))
+        hidden = self.words(f"{name}.wte.weight")
         hidden = hidden + functional.embedding(layout.positions, weights.single(f"{name}.wpe.weight"))
         hidden = self.streams.drop(hidden, self.tokens, numbers.embedding_dropout)
         hidden = self.through_layers(hidden, self._layer)

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers.activations import ACT2FN
 
 from bench.victim.joint.attention import Heads, attend
@@ -83,8 +82,7 @@ class ModernBert(Forward):
     def logits(self) -> Tensor:
         """Return the logits [rows, classes] in fp32, rows in the order of the layout."""
         weights, numbers, layout, name = self.weights, self.sizes.numbers, self.layout, self.sizes.backbone
-        words = weights.single(f"{name}.embeddings.tok_embeddings.weight")
-        hidden = functional.embedding(layout.ids, words, numbers.padding)
+        hidden = self.words(f"{name}.embeddings.tok_embeddings.weight", numbers.padding)
         hidden = weights.norm(hidden, f"{name}.embeddings.norm", numbers.epsilon)
         hidden = self.streams.drop(hidden, self.tokens, numbers.embedding_dropout)
         bounds = self.tokens if numbers.by_length else ((0, len(hidden)),)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from bench.victim.joint.support import (
 )
 from bench.victim.joint.weights import Weights
 from bench.victim.victim import Victim
+
+NONE_SOFT: Mapping[int, Soft] = MappingProxyType({})
 
 
 class JointModel:
@@ -94,18 +97,9 @@ class JointModel:
         """
         layout = self.lay_out(sources)
         members = [source.member for source in sources]
-        logits = self._logits(layout, members, generators, own)
+        logits = self.encoder(layout, members, generators, own).logits()
         parts = [(logits[first:last], layout.labels[first:last]) for first, last in layout.row_bounds]
         return [nn.functional.cross_entropy(*part) for part in parts]
-
-    def _logits(
-        self,
-        layout: Layout,
-        members: list[int],
-        generators: Sequence[torch.Generator] | None,
-        own: Mapping[str, Tensor] | None,
-    ) -> Tensor:
-        return self.encoder(layout, members, generators, own).logits()
 
     def encoder(
         self,
@@ -113,7 +107,7 @@ class JointModel:
         members: list[int],
         generators: Sequence[torch.Generator] | None,
         own: Mapping[str, Tensor] | None,
-        soft: Soft | None = None,
+        soft: Sequence[Soft | None] = (),
     ) -> Forward:
         """Return the pass over a layout; the arguments are those of `losses` and of `Forward`."""
         if own is None:
@@ -123,8 +117,15 @@ class JointModel:
         return self.forward(self.sizes, weights, layout, Streams(generators), members, soft)
 
     @torch.no_grad()
-    def probabilities(self, texts: Mapping[int, Encoded], batch_size: int) -> dict[int, np.ndarray]:
-        """Return the class probabilities, float32 [n, classes], of members on their own texts; nothing is dropped."""
+    def probabilities(
+        self, texts: Mapping[int, Encoded], batch_size: int, soft: Mapping[int, Soft] = NONE_SOFT
+    ) -> dict[int, np.ndarray]:
+        """Return the class probabilities, float32 [n, classes], of members on their own texts; nothing is dropped.
+
+        Args:
+            batch_size: how many texts of each member one pass takes.
+            soft: of members: vectors that are read in place of some tokens of each text.
+        """
         out = {member: np.zeros((len(data), self.victims[0].classes), np.float32) for member, data in texts.items()}
         queues = {member: list(data.by_length(batch_size)) for member, data in texts.items()}
         stacked = self.stacked(list(texts)) if len(texts) > 1 else None
@@ -135,7 +136,8 @@ class JointModel:
             own = None
             if stacked is not None:
                 own = {name: value[[place[member] for member in active]] for name, value in stacked.items()}
-            found = self._logits(layout, active, None, own).softmax(-1).cpu().numpy()
+            vectors = [soft.get(member) for member in active]
+            found = self.encoder(layout, active, None, own, vectors).logits().softmax(-1).cpu().numpy()
             for member, rows, (first, last) in zip(active, layout.order, layout.row_bounds, strict=True):
                 out[member][list(rows)] = found[first:last]
         return out

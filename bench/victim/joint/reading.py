@@ -62,7 +62,7 @@ class Reader:
     def _pass(self, texts: Encoded, rows: Sequence[int], soft: Soft | None) -> tuple[Encoder, tuple[int, ...]]:
         """Return a pass over distinct rows, and the rows in the order in which it has them."""
         layout = self.joint.lay_out([Source(0, texts, rows)])
-        return self.joint.encoder(layout, [0], None, None, soft), layout.order[0]
+        return self.joint.encoder(layout, [0], None, None, (soft,)), layout.order[0]
 
 
 def reader(victim: Victim) -> Reader | None:
