@@ -47,7 +47,7 @@ def compare_references(first: Reference, second: Reference) -> dict[str, Any]:
     left, right = _by_match(first, varied), _by_match(second, varied)
     if len(first.records) == len(second.records) == 1:
         left, right = {"": first.records[0]}, {"": second.records[0]}
-    common = [match for match in left if match in right]
+    common = sorted((match for match in left if match in right), key=lambda match: _place(left[match]))
     if not common:
         raise RequestError(
             f"No cell of {first.text!r} is in {second.text!r}.",
@@ -69,6 +69,12 @@ def title(record: Record) -> str:
     cell = record["cell"]
     names = " / ".join(cell[axis]["name"] for axis in PLUGINS)
     return f"{names} @ {cell['poison_ratio']:g} ({cell['label_rule']}), seed {cell['seed']}"
+
+
+def _place(record: Record) -> tuple[Any, ...]:
+    """Return by what cells are put in order: names, ratio, seed."""
+    cell = record["cell"]
+    return (*(cell[axis]["name"] for axis in PLUGINS), cell["poison_ratio"], cell["seed"], record["key"])
 
 
 def _by_match(reference: Reference, varied: Iterable[str]) -> dict[str, Record]:
