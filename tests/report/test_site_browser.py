@@ -140,6 +140,11 @@ def test_a_narrow_window_scrolls_tables_and_not_the_page(page: Any) -> None:
     smallest = """name => Math.min(...[...document.querySelectorAll(`#${name} .plot:not([hidden]) svg text`)].map(
         text => Math.hypot(text.getScreenCTM().a, text.getScreenCTM().b) * parseFloat(getComputedStyle(text).fontSize)
     ))"""
+    page.goto(page.url.split("#")[0] + "#board")
+    place = """right => { const box = document.querySelector('#board .scroll'); box.scrollLeft = right;
+        return [box.scrollLeft, box.querySelector('tbody th').getBoundingClientRect().left]; }"""
+    (_, left), (moved, after) = page.evaluate(place, 0), page.evaluate(place, 300)
+    assert (moved, after) == (300, left), "the name of a row stays in sight"
     for name in ("scatter", "ratios"):
         page.goto(page.url.split("#")[0] + f"#{name}")
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, name
