@@ -108,12 +108,12 @@ def _added(published: Mapping[str, Record], found: Sequence[Record]) -> tuple[li
 
     A result takes the place of another one of its cell, since a stage may have changed, but never in silence.
     """
-    pairs = [(published[record["key"]], record) for record in found if record["key"] in published]
-    failed = [new for old, new in pairs if old["status"] == "ok" and new["status"] != "ok"]
-    other = [new for old, new in pairs if new not in failed and old["metrics"] != new["metrics"]]
-    lines = [f"kept: {title(record)}, which failed here" for record in failed]
-    lines += [f"replaced by other numbers: {title(record)}" for record in other]
-    return [record for record in found if record not in failed], "".join(f"{line}\n" for line in lines)
+    results = [record for record in found if published.get(record["key"], {}).get("status") == "ok"]
+    failed = {record["key"]: record for record in results if record["status"] != "ok"}
+    changed = [record for record in results if record["metrics"] != published[record["key"]]["metrics"]]
+    lines = [f"kept: {title(record)}, which failed here" for record in failed.values()]
+    lines += [f"replaced by other numbers: {title(record)}" for record in changed if record["key"] not in failed]
+    return [record for record in found if record["key"] not in failed], "".join(f"{line}\n" for line in lines)
 
 
 def _copy_figures(out: Path, to: Path) -> list[Path]:
