@@ -82,8 +82,10 @@ def _by_match(reference: Reference, varied: Iterable[str]) -> dict[str, Record]:
     for record in reference.records:
         match = canonical({name: value for name, value in record["cell"].items() if name not in varied})
         if match in found:
+            apart = ", ".join(differences(found[match]["cell"], record["cell"])) or ", ".join(sorted(varied))
+            pair = " and ".join(each["key"][:12] for each in (found[match], record))
             raise RequestError(
-                f"{reference.text!r} holds two cells that differ only in {', '.join(sorted(varied))}.",
+                f"{reference.text!r} holds two cells that differ only in {apart}: {pair}.",
                 "Name one of them by its key: RUN#KEY.",
             )
         found[match] = record

@@ -169,7 +169,7 @@ def test_the_command_prints_it_and_writes_json(run: Planted, tmp_path: Path) -> 
         ("RUN#defense=lora,x", "says no value"),
         ("RUN#defense=cube", "No record"),
         ("RUN#seed=[", "is no value"),
-        ("RUN#defense=lora", "holds two cells that differ only in"),
+        ("RUN#defense=lora", r"two cells that differ only in defense.options.rank: \w{12} and \w{12}\."),
     ],
 )
 def test_a_wrong_reference_is_refused(run: Planted, first: str, reason: str) -> None:
