@@ -1,7 +1,7 @@
 """Makes the screenshots of the docs: `python docs/screenshots.py [terminal] [site]`, from the root of a checkout.
 
-The terminal ones are SVG of what the commands really print; the site ones are PNG of `leaderboard/site/index.html` in a
-headless Chromium.
+The terminal ones are SVG of what the commands really print; the site ones are PNG, in a headless Chromium, of the site
+that the published records make with this code.
 """
 
 from __future__ import annotations
@@ -72,10 +72,16 @@ def terminal() -> None:
 def site() -> None:
     """Write the PNG of each page of the published site."""
     sys.path.insert(0, str(ROOT))
+    from bench.report.records import load_records
+    from bench.report.render import render
+    from bench.report.site.build import site as site_of
     from tests.report.chromium import browser
 
-    index = ROOT / "leaderboard" / "site" / "index.html"
-    with browser() as chromium:
+    records = load_records(ROOT / "leaderboard" / "records.jsonl")
+    built = site_of(records, render(records, every_table=True))["site/index.html"]
+    with tempfile.TemporaryDirectory() as folder, browser() as chromium:
+        index = Path(folder) / "index.html"
+        index.write_text(built, encoding="utf-8")
         for name, (page_name, scheme, (width, height)) in SITE.items():
             context = chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": height})
             page = context.new_page()

@@ -6,6 +6,10 @@ import importlib.util
 import re
 from pathlib import Path
 
+import pytest
+
+from tests.report import chromium
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -25,3 +29,14 @@ def test_every_picture_of_the_docs_is_there() -> None:
     for page in sorted((ROOT / "docs").glob("*.md")):
         for name in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / name).is_file(), f"{page.name} shows {name}"
+
+
+def test_without_a_browser_its_tests_say_how_they_are_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert chromium.missing().endswith(f"apt-get install chromium, then {chromium.AGAIN}")
+    assert (ROOT / chromium.AGAIN.rpartition(" ")[2]).is_file()
+    for name in ("docs/leaderboard.md", "CONTRIBUTING.md"):
+        assert chromium.AGAIN in (ROOT / name).read_text(encoding="utf-8"), name
+    (tmp_path / "google-chrome").write_text("#!/bin/sh\n")
+    (tmp_path / "google-chrome").chmod(0o755)
+    assert chromium.executable() == str(tmp_path / "google-chrome")

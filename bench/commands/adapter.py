@@ -13,9 +13,8 @@ from bench.engine.store import WEIGHTS_FILE, Store
 from bench.report.compare import title
 from bench.report.records import Record, metric
 from bench.report.references import one
-from bench.victim.recipes import LoraOptions, MultiScaleOptions
-
-SIMPLE = "Name a cell whose defense is lora or lora+ga."
+from bench.victim.peft_layout import SIMPLE
+from bench.victim.recipes import LoraOptions
 
 
 def export_adapter(reference: str, to: Path, console: Console) -> int:
@@ -60,8 +59,7 @@ def save_adapter(reference: str, to: str | Path) -> Path:
             folder,
             base=base,
             revision=model.get("revision"),
-            rank=options.rank,
-            alpha=options.alpha,
+            options=options,
             card=model_card(facts),
         )
     except OSError as error:
@@ -91,8 +89,8 @@ def _lora(part: Any) -> Any:
     if not part:
         raise CellError("The defense of this cell leaves training alone, so there is no LoRA.", SIMPLE)
     defense = plugins.defender(part)
-    if not isinstance(defense, LoraOptions) or isinstance(defense, MultiScaleOptions):
-        raise CellError(f"What {part['name']} trains is no LoRA, or more than one.", SIMPLE)
+    if not isinstance(defense, LoraOptions):
+        raise CellError(f"What {part['name']} trains is no LoRA.", SIMPLE)
     return defense
 
 

@@ -14,9 +14,10 @@ from typing import Any
 from rich.console import Console
 
 from bench.core.errors import RequestError
+from bench.report.compare import title
 from bench.report.exports import exports
 from bench.report.ledger import Ledger
-from bench.report.records import load_records
+from bench.report.records import Record, load_records
 from bench.report.references import axis_value, what_there_is
 from bench.report.render import render
 from bench.report.site.build import site
@@ -91,14 +92,28 @@ def _leaderboard(out: Path, to: Path) -> tuple[dict[str, str], str]:
     found = load_records(_records(out))
     whole = [record for record in found if record["cell"]["limit"] is None]
     new = len({record["key"] for record in whole} - set(merged))
-    merged |= {record["key"]: _without_machine(record) for record in whole}
+    added, told = _added(merged, whole)
+    merged |= {record["key"]: _without_machine(record) for record in added}
     lines = [json.dumps(merged[key], sort_keys=True, ensure_ascii=False, allow_nan=False) for key in sorted(merged)]
     ledger = Ledger(list(merged.values()))
     pages = render(ledger, every_table=True)
     written = {RECORDS: "".join(f"{line}\n" for line in lines), **pages}
     left = f"; {len(found) - len(whole)} with a row limit were left out" if len(whole) < len(found) else ""
-    said = f"{len(whole)} records of {out}, {new} of them new{left}; {len(merged)} are published"
+    said = f"{told}{len(whole)} records of {out}, {new} of them new{left}; {len(merged)} are published"
     return written | exports(ledger, pages) | site(ledger, pages), said
+
+
+def _added(published: Mapping[str, Record], found: Sequence[Record]) -> tuple[list[Record], str]:
+    """Return the records to publish, and lines on those of published cells: a failure takes no result's place.
+
+    A result takes the place of another one of its cell, since a stage may have changed, but never in silence.
+    """
+    results = [record for record in found if published.get(record["key"], {}).get("status") == "ok"]
+    failed = {record["key"]: record for record in results if record["status"] != "ok"}
+    changed = [record for record in results if record["metrics"] != published[record["key"]]["metrics"]]
+    lines = [f"kept: {title(record)}, which failed here" for record in failed.values()]
+    lines += [f"replaced by other numbers: {title(record)}" for record in changed if record["key"] not in failed]
+    return [record for record in found if record["key"] not in failed], "".join(f"{line}\n" for line in lines)
 
 
 def _copy_figures(out: Path, to: Path) -> list[Path]:

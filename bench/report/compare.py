@@ -47,7 +47,7 @@ def compare_references(first: Reference, second: Reference) -> dict[str, Any]:
     left, right = _by_match(first, varied), _by_match(second, varied)
     if len(first.records) == len(second.records) == 1:
         left, right = {"": first.records[0]}, {"": second.records[0]}
-    common = [match for match in left if match in right]
+    common = sorted((match for match in left if match in right), key=lambda match: _place(left[match]))
     if not common:
         raise RequestError(
             f"No cell of {first.text!r} is in {second.text!r}.",
@@ -71,13 +71,21 @@ def title(record: Record) -> str:
     return f"{names} @ {cell['poison_ratio']:g} ({cell['label_rule']}), seed {cell['seed']}"
 
 
+def _place(record: Record) -> tuple[Any, ...]:
+    """Return by what cells are put in order: names, ratio, seed."""
+    cell = record["cell"]
+    return (*(cell[axis]["name"] for axis in PLUGINS), cell["poison_ratio"], cell["seed"], record["key"])
+
+
 def _by_match(reference: Reference, varied: Iterable[str]) -> dict[str, Record]:
     found: dict[str, Record] = {}
     for record in reference.records:
         match = canonical({name: value for name, value in record["cell"].items() if name not in varied})
         if match in found:
+            apart = ", ".join(differences(found[match]["cell"], record["cell"])) or ", ".join(sorted(varied))
+            pair = " and ".join(each["key"][:12] for each in (found[match], record))
             raise RequestError(
-                f"{reference.text!r} holds two cells that differ only in {', '.join(sorted(varied))}.",
+                f"{reference.text!r} holds two cells that differ only in {apart}: {pair}.",
                 "Name one of them by its key: RUN#KEY.",
             )
         found[match] = record

@@ -1,4 +1,9 @@
-"""A trained LoRA in the layout of PEFT: what `PeftModel.from_pretrained` reads, and a model card that warns."""
+"""A trained LoRA in the layout of PEFT: what `PeftModel.from_pretrained` reads, and a model card that warns.
+
+A multi-scale layer around a pre-trained linear goes along as a LoRA of a rank and an alpha of its own: with
+A = diag(K) L and B = R its forward pass is a LoRA's (its gradients are not). Around a linear of the head, which the
+adapter holds whole, it is added to the weights.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import CellError
+from bench.victim.recipes import LoraOptions, MultiScaleOptions
 
 ADAPTER = "default"  # the name under which the suite inserts LoRA
 CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
+SIMPLE = "Name a cell whose defense is lora, lora+ga, mslr or musclelora."
 
 
 def write_peft(
-    weights: Path, folder: Path, *, base: str, revision: str | None, rank: int, alpha: float, card: str
+    weights: Path, folder: Path, *, base: str, revision: str | None, options: LoraOptions, card: str
 ) -> None:
     """Write the LoRA and the classification head of a saved victim as a PEFT adapter into a folder, made when absent.
 
@@ -22,6 +29,7 @@ def write_peft(
     Args:
         weights: `weights.safetensors` of a training stage.
         base: hub id or folder of the base model, `base_model_name_or_path`.
+        options: what the defense trained, every option filled in.
         card: the text of README.md.
 
     Raises:
@@ -31,18 +39,18 @@ def write_peft(
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(weights)
+    patterns: dict[str, dict[str, Any]] = {}
+    if isinstance(options, MultiScaleOptions):
+        tensors, patterns = _as_lora(tensors, options)
     factors = {name: value for name, value in tensors.items() if f".{ADAPTER}.weight" in name and ".lora_" in name}
     if not factors:
-        raise CellError("These weights hold no LoRA.", "Name a cell whose defense is lora or lora+ga.")
+        raise CellError("These weights hold no LoRA.", SIMPLE)
     modules = sorted({name.partition(".lora_")[0] for name in factors})
     backbone = modules[0].partition(".")[0]
     head = {name: value for name, value in tensors.items() if name not in factors}
     strange = [name for name in head if name.partition(".")[0] == backbone]
     if strange:
-        raise CellError(
-            f"{strange[0]} trains beside LoRA, and PEFT's layout of LoRA has no place for it.",
-            "Name a cell whose defense is lora or lora+ga.",
-        )
+        raise CellError(f"{strange[0]} trains beside LoRA, and PEFT's layout of LoRA has no place for it.", SIMPLE)
     if any(name.startswith("score.") and name != "score.weight" for name in head):
         raise CellError(
             "The head of this decoder is the paper's, which transformers' classifiers do not have.",
@@ -50,8 +58,9 @@ def write_peft(
         )
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,
-        r=rank,
-        lora_alpha=alpha,
+        r=options.rank,
+        lora_alpha=options.alpha,
+        **patterns,
         lora_dropout=0.0,
         bias="none",
         target_modules=modules,
@@ -65,6 +74,31 @@ def write_peft(
     save_file(content, folder / WEIGHTS, metadata={"format": "pt"})
     config.save_pretrained(str(folder))
     (folder / CARD).write_text(card, encoding="utf-8", newline="\n")
+
+
+def _as_lora(
+    tensors: Mapping[str, Any], options: MultiScaleOptions
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the tensors with the multi-scale layer as a LoRA or added to the head's weights, and the rank and alpha.
+
+    Raises:
+        CellError: the weights hold no multi-scale layer.
+    """
+    import torch
+
+    where = next((name.removesuffix(".lower") for name in tensors if name.endswith(".lower")), None)
+    if where is None:
+        raise CellError("These weights hold no multi-scale layer.", SIMPLE)
+    rest = {name: value for name, value in tensors.items() if not name.startswith(f"{where}.")}
+    scales = torch.tensor(options.scales, dtype=torch.float32).repeat_interleave(options.inner_rank)
+    scaling = options.scale_factor / options.inner_rank
+    lower, upper = scales[:, None] * tensors[f"{where}.lower"].float(), tensors[f"{where}.upper"].float()
+    own = f"{where}.original."
+    kept = {f"{where}.{name.removeprefix(own)}": value for name, value in tensors.items() if name.startswith(own)}
+    if kept:
+        return {**rest, **kept, f"{where}.weight": kept[f"{where}.weight"] + scaling * upper @ lower}, {}
+    rest |= {f"{where}.lora_A.{ADAPTER}.weight": lower, f"{where}.lora_B.{ADAPTER}.weight": upper}
+    return rest, {"rank_pattern": {where: len(scales)}, "alpha_pattern": {where: scaling * len(scales)}}
 
 
 def _theirs(name: str) -> str:

@@ -96,3 +96,25 @@ def test_what_was_added_and_what_was_left_out_is_counted(tmp_path: Path) -> None
         said.append(console.export_text().splitlines()[-1])
     assert said[0].endswith("2 of them new; 1 with a row limit were left out; 2 are published")
     assert "2 records of" in said[1] and "0 of them new" in said[1]
+
+
+def test_a_published_result_is_replaced_aloud_and_by_no_failure(tmp_path: Path) -> None:
+    first, second = record(asr=(600, 912)), record(seed=1, asr=(500, 912))
+    same, other = record(seed=2), record(seed=1, asr=(400, 912))
+    broken, mended = record(seed=3, error=("Error", "no such package", "Install it.")), record(seed=3, asr=(300, 912))
+    failed = record(error=("Error", "no such package", "Install it."))
+    assert (first["key"], second["key"]) == (failed["key"], other["key"])
+    for name, records in (("one", (first, second, same, broken)), ("two", (failed, other, same, mended))):
+        (tmp_path / name / "records").mkdir(parents=True)
+        for item in records:
+            (tmp_path / name / "records" / f"{item['key']}.json").write_text(json.dumps(item), encoding="utf-8")
+    publish(tmp_path / "one", tmp_path / "board")
+    console = Console(record=True, width=200, file=io.StringIO())
+    publish_run(tmp_path / "two", tmp_path / "board", console)
+    said = [line for line in console.export_text().splitlines() if not line.startswith("published: ")]
+    assert len(said) == 3
+    assert said[0] == "kept: sst2 / badnets / bert-base / lora @ 0.1 (clean), seed 0, which failed here"
+    assert said[1] == "replaced by other numbers: sst2 / badnets / bert-base / lora @ 0.1 (clean), seed 1"
+    assert said[2].endswith("0 of them new; 4 are published")
+    held = [json.loads(line) for line in (tmp_path / "board" / "records.jsonl").read_text("utf-8").splitlines()]
+    assert {one["cell"]["seed"]: one["metrics"]["asr"]["hits"] for one in held} == {0: 600, 1: 400, 2: 600, 3: 300}

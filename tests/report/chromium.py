@@ -12,15 +12,23 @@ ARGUMENTS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+AGAIN = "python -m pytest tests/report/test_site_browser.py"
+
+
+def executable() -> str | None:
+    """Return the path of a Chromium, None where there is none."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
 
 def missing() -> str:
     """Return why there is no browser, with the remedy, or "" where there is one."""
-    if shutil.which("chromium") is None:
-        return "there is no chromium on the path: apt-get install chromium"
+    if executable() is None:
+        return f"no {NAMES[0]} on the path: apt-get install chromium, then {AGAIN}"
     try:
         import playwright.sync_api  # noqa: F401
     except ImportError:
-        return "Playwright is not installed: pip install playwright"
+        return f"Playwright is not installed: pip install '.[browser]', then {AGAIN}"
     return ""
 
 
@@ -30,7 +38,7 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(ARGUMENTS))
+        found = playwright.chromium.launch(executable_path=executable(), args=list(ARGUMENTS))
         try:
             yield found
         finally:

@@ -71,6 +71,17 @@ def test_a_pair_by_hand(run: Planted) -> None:
     assert found["seeds"] == [] and cell["no_test"] == ""
 
 
+def test_cells_come_in_the_order_of_names_ratio_and_seed(run: Planted) -> None:
+    for seed in (10, 2, 0):
+        for defense in ("vanilla", "lora"):
+            run.add(RIGHT, [1, 1, 1, 1], defense=defense, seed=seed)
+    run.add(RIGHT, [1, 1, 1, 1], defense="lora", seed=1, attack="addsent")
+    run.add(RIGHT, [1, 1, 1, 1], defense="vanilla", seed=1, attack="addsent")
+    found = compare(f"{run.folder}#defense=vanilla", f"{run.folder}#defense=lora")
+    order = [one["title"].split(" / ")[1] + one["title"][-2:] for one in found["cells"]]
+    assert order == ["addsent 1", "badnets 0", "badnets 2", "badnets10"]
+
+
 def test_a_flagged_text_is_wrong_when_clean_and_no_success_when_poisoned(run: Planted) -> None:
     run.add(RIGHT, [1, 1, 1, 1], defense="vanilla")
     run.add(RIGHT, [1, 1, 1, 1], flags=([1, 0, 0, 0, 0, 0, 0, 0], [1, 1, 1, 0]), defense="strip")
@@ -158,7 +169,7 @@ def test_the_command_prints_it_and_writes_json(run: Planted, tmp_path: Path) -> 
         ("RUN#defense=lora,x", "says no value"),
         ("RUN#defense=cube", "No record"),
         ("RUN#seed=[", "is no value"),
-        ("RUN#defense=lora", "holds two cells that differ only in"),
+        ("RUN#defense=lora", r"two cells that differ only in defense.options.rank: \w{12} and \w{12}\."),
     ],
 )
 def test_a_wrong_reference_is_refused(run: Planted, first: str, reason: str) -> None:

@@ -20,12 +20,13 @@ from tests.report.test_site import DATA, HOSTILE
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
 CELLS = 15_048
+FILES = {"dataset": {"files": {"train": "datasets/train.tsv"}}}
 
 
 @pytest.fixture(scope="module")
 def records() -> list[dict[str, Any]]:
     hostile = record(dataset=HOSTILE, defense=HOSTILE, error=("Error", HOSTILE, HOSTILE))
-    return [*board_records(), record(ratio=0.2, defense="vanilla"), hostile]
+    return [*board_records(), record(ratio=0.2, defense="vanilla", options=FILES), hostile]
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +137,18 @@ def test_a_narrow_window_scrolls_tables_and_not_the_page(page: Any) -> None:
     for name in visible(page) + ["table1", "table6", "scatter", "cells"]:
         page.goto(page.url.split("#")[0] + f"#{name}")
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, name
+    smallest = """name => Math.min(...[...document.querySelectorAll(`#${name} .plot:not([hidden]) svg text`)].map(
+        text => Math.hypot(text.getScreenCTM().a, text.getScreenCTM().b) * parseFloat(getComputedStyle(text).fontSize)
+    ))"""
+    page.goto(page.url.split("#")[0] + "#board")
+    place = """right => { const box = document.querySelector('#board .scroll'); box.scrollLeft = right;
+        return [box.scrollLeft, box.querySelector('tbody th').getBoundingClientRect().left]; }"""
+    (_, left), (moved, after) = page.evaluate(place, 0), page.evaluate(place, 300)
+    assert (moved, after) == (300, left), "the name of a row stays in sight"
+    for name in ("scatter", "ratios"):
+        page.goto(page.url.split("#")[0] + f"#{name}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, name
+        assert page.evaluate(smallest, name) >= 9, "the labels of a plot can be read"
 
 
 def test_the_cells_are_filtered_by_menus_and_by_words(page: Any, records: list[dict[str, Any]]) -> None:
@@ -166,6 +179,10 @@ def test_a_cell_shows_its_spec_its_cost_and_its_command(page: Any, records: list
     metrics = one["metrics"]["asr"]
     assert f"{100 * metrics['value']:.2f} % (95 % interval" in body and f"{metrics['hits']} of 912" in body
     assert "313,344" in body and "0123abc" in body
+    assert "add --data" not in body
+    of_files = next(item for item in records if "files" in item["cell"]["dataset"]["options"])
+    page.goto(page.url.split("#")[0] + f"#cell={of_files['key']}")
+    wait(page, "document.getElementById('cell-body').innerText.includes('read from files: add --data')")
     failed = next(item for item in records if item["status"] == "failed" and item["error"]["message"] == HOSTILE)
     page.goto(page.url.split("#")[0] + f"#cell={failed['key']}")
     wait(page, "t => document.getElementById('cell-body').innerText.includes(t)", HOSTILE)
@@ -181,6 +198,15 @@ def test_a_point_leads_to_its_cells(page: Any, records: list[dict[str, Any]]) ->
     page.keyboard.press("Enter")
     wait(page, "document.getElementById('cells-table_info')?.textContent.includes('of 3 ')")
     assert set(column(page, "#cells-table", 4)) == {"STRIP"} and set(column(page, "#cells-table", 3)) == {"Addsent"}
+
+
+def test_a_point_of_a_mean_leads_to_the_cells_that_it_is_the_mean_of(page: Any) -> None:
+    page.get_by_role("link", name="Scatter").click()
+    page.locator("#scatter-choice").select_option(label="sst2-2k, minilm-l6 (released, fp32): mean over attacks")
+    page.get_by_role("link", name=re.compile("^MuScleLoRA: CACC")).click()
+    # Four attacks: neither the control at ratio 0 nor the cell of the equal budget, which have the same names.
+    wait(page, "document.getElementById('cells-table_info')?.textContent.includes('of 4 ')")
+    assert set(column(page, "#cells-table", 5)) == {"0.1"}
 
 
 def test_the_keyboard_alone_reaches_and_sorts_a_board(page: Any) -> None:

@@ -19,7 +19,8 @@ from bench.victim.peft_layout import model_card
 from tests.engine.conftest import Tiny, tiny  # noqa: F401  (fixture)
 from tests.tiny import tiny_model
 
-DEFENSES = ["lora", "lora(train_head=true)", "lora+ga(clean_samples=8)", "vanilla", "mslr"]
+SCALED = ["mslr(inner_rank=2)", "musclelora(clean_samples=8)"]
+DEFENSES = ["lora", "lora(train_head=true)", "lora+ga(clean_samples=8)", *SCALED, "vanilla", "prefix"]
 
 
 @pytest.mark.slow
@@ -27,7 +28,7 @@ def test_peft_loads_the_victim_that_was_evaluated(tiny: Tiny, tmp_path: Path) ->
     plan = tiny.plan(defenders=DEFENSES)
     assert not tiny.run(plan, keep_weights=True).failed
     records = [load_records(tiny.out / "records" / f"{key}.json")[0] for key in plan.cells]
-    for number, record in enumerate(records[:3]):
+    for number, record in enumerate(records[:5]):
         folder = save_adapter(f"{tiny.out}#{record['key']}", tmp_path / str(number))
         assert {path.name for path in folder.iterdir()} == {
             "README.md",
@@ -43,12 +44,12 @@ def test_peft_loads_the_victim_that_was_evaluated(tiny: Tiny, tmp_path: Path) ->
         stored = read_arrays(Store(tiny.out / "store").open(stages["evaluate"]) / "predictions.npz")["clean"]
         np.testing.assert_allclose(found, stored[:64], atol=2e-6)
         assert np.abs(bare - stored[:64]).max() > 1e-3  # the adapter matters
-    for record, reason in ((records[3], "leaves training alone"), (records[4], "no LoRA")):
+    for record, reason in ((records[5], "leaves training alone"), (records[6], "no LoRA")):
         with pytest.raises(BenchError, match=reason):
             save_adapter(f"{tiny.out}#{record['key']}", tmp_path / "not")
     with pytest.raises(BenchError, match="already there"):
         save_adapter(f"{tiny.out}#{records[0]['key']}", tmp_path / "0")
-    with pytest.raises(BenchError, match="names 5 records"):
+    with pytest.raises(BenchError, match="names 7 records"):
         save_adapter(str(tiny.out), tmp_path / "not")
     Store(tiny.out / "store").release(dict(records[0]["stages"])["train"])
     result = CliRunner().invoke(app, ["adapter", f"{tiny.out}#{records[0]['key'][:12]}", "--to", str(tmp_path / "not")])
@@ -90,13 +91,13 @@ def test_other_architectures_too(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     tiny.model = str(tiny_model(tmp_path_factory, architecture))
-    plan = tiny.plan(defenders=["lora"])
+    plan = tiny.plan(defenders=["lora", "mslr"])  # whose multi-scale layer is part of the head here
     assert not tiny.run(plan, keep_weights=True).failed
-    (record,) = load_records(tiny.out)
-    folder = save_adapter(str(tiny.out), tmp_path / "adapter")
-    stored = read_arrays(Store(tiny.out / "store").open(dict(record["stages"])["evaluate"]) / "predictions.npz")
-    found, _ = _probabilities(folder, record, tiny)
-    np.testing.assert_allclose(found, stored["clean"][:64], atol=2e-5)
+    for record in load_records(tiny.out):
+        folder = save_adapter(f"{tiny.out}#{record['key']}", tmp_path / record["key"])
+        stored = read_arrays(Store(tiny.out / "store").open(dict(record["stages"])["evaluate"]) / "predictions.npz")
+        found, _ = _probabilities(folder, record, tiny)
+        np.testing.assert_allclose(found, stored["clean"][:64], atol=2e-5)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from bench.report.paper import order, printed_name
 from bench.report.records import Record
 from bench.report.selection import Selection, Setting
 from bench.report.site.html import escape
-from bench.report.site.svg import LABELS, Axes, frame, label_text, spread, ticks
+from bench.report.site.svg import LABELS, Axes, drawing, frame, label_text, spread, ticks
 
 WIDTH, HEIGHT, LABEL, GAP = 920, 380, 14, 84
 COLORS = 8
@@ -65,10 +65,9 @@ def plot(lines: Curves, title: str) -> str:
         axes = Axes(60 + place * (panel + GAP), 16, panel, HEIGHT - 16 - 50, (0.0, top), (bottom, 100.0))
         parts.append(frame(axes, ticks(0, top), ticks(bottom, 100), "Poison ratio", f"{name}, percent"))
         parts += _lines(axes, lines, defenses, name.lower(), labelled=place == 1)
-    return (
-        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role=img aria-label="{escape(title)}">{"".join(parts)}</svg>'
-        f"<figcaption>{escape(title)}</figcaption>{_numbers(lines, defenses, ratios)}</figure>"
-    )
+    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role=img aria-label="{escape(title)}">{"".join(parts)}</svg>'
+    caption = f"<figcaption>{escape(title)}</figcaption>"
+    return f"<figure>{drawing(svg, title)}{caption}{_numbers(lines, defenses, ratios)}</figure>"
 
 
 def _lines(axes: Axes, lines: Curves, defenses: Sequence[str], name: str, labelled: bool) -> list[str]:

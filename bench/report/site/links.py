@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlencode
 
 from bench.report.paper import printed_name
@@ -39,7 +39,7 @@ class Links:
             labels: header -> text of the columns that name the row.
         """
         one, (dataset, model, _, defense) = self._place(heading, labels)
-        return _cells(one, dataset, model, "", defense) if (one, dataset, model, defense) in self._rows else ""
+        return table_of(one, dataset, model, "", defense) if (one, dataset, model, defense) in self._rows else ""
 
     def number(self, heading: str, labels: Mapping[str, str], header: str) -> str:
         """Return the target of a number, or "": the cell, or where it is a mean over seeds the table of them."""
@@ -52,8 +52,7 @@ class Links:
             return ""
         if len(cell.keys) == 1:
             return f"#cell={cell.keys[0]}"
-        # The same names may have records with other options: the keys tell which ones the mean is of.
-        return f"{_cells(one, *place)}&keys={'.'.join(key[:8] for key in cell.keys)}"
+        return table_of(one, *place, keys=cell.keys)
 
     def _place(self, heading: str, labels: Mapping[str, str]) -> tuple[Setting, list[str]]:
         """Return the setting and what is known of (data set, model, attack, defense), "" where it is not."""
@@ -77,7 +76,13 @@ def _by_text(kind: str, identifiers: set[str]) -> dict[str, str]:
     return {text: names.pop() for text, names in found.items() if len(names) == 1}
 
 
-def _cells(one: Setting, dataset: str, model: str, attack: str, defense: str) -> str:
+def table_of(one: Setting, dataset: str, model: str, attack: str, defense: str, keys: Sequence[str] = ()) -> str:
+    """Return the target of the table of cells, narrowed to these names, "" for any, at the tables' poison ratio.
+
+    Args:
+        keys: where given, to these records alone: the same names may have others, with other options.
+    """
     chosen = dict(zip(_NAMES, (dataset, model, attack, defense), strict=True))
     query = {**chosen, "ratio": f"{POISON_RATIO:g}", "recipe": one[0], "precision": one[1]}
+    query |= {"keys": ".".join(key[:8] for key in keys)}
     return "#cells?" + urlencode({name: value for name, value in query.items() if value})

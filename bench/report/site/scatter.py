@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlencode
 
 from bench.report.aggregate import Cell, Key, group_mean
 from bench.report.board import averaged, groups
 from bench.report.paper import order, printed_name
 from bench.report.records import names
-from bench.report.selection import Selection
+from bench.report.selection import Selection, Setting
 from bench.report.site.html import escape
-from bench.report.site.svg import LABELS, Axes, frame, label_text, spread, ticks
+from bench.report.site.links import table_of
+from bench.report.site.svg import LABELS, Axes, drawing, frame, label_text, spread, ticks
 
 WIDTH, HEIGHT, LABEL = 860, 460, 15
 
 
 @dataclass(frozen=True)
 class Point:
-    """One defense: its identifier, CACC and ASR in percent, and whether all its models learned."""
+    """One defense: its identifier, CACC and ASR in percent, whether all its models learned, and where it leads."""
 
     defense: str
     cacc: float
     asr: float
     trained: bool
+    target: str = ""
 
     @property
     def name(self) -> str:
@@ -59,14 +60,12 @@ def scatters(selection: Selection) -> list[tuple[str, str]]:
             where = f"{printed_name('datasets', dataset)}, {printed_name('models', model)} ({', '.join(one)})"
             meant = _meant(selection.cells(one), dataset, model, attacks)
             for chosen in ([meant] if len(meant) > 1 else []) + [[attack] for attack in attacks]:
-                points = _points(selection.cells(one), dataset, model, chosen)
+                points = _points(selection, one, dataset, model, chosen)
                 if points:
                     named = ", ".join(printed_name("attacks", attack) for attack in chosen)
                     all_of_them = "attacks" if len(chosen) == len(attacks) else named
                     what = f"mean over {all_of_them}" if len(chosen) > 1 else named
-                    query = {"dataset": dataset, "model": model, "recipe": one[0], "precision": one[1]}
-                    query |= {"attack": chosen[0]} if len(chosen) == 1 else {}
-                    plots.append((f"{where}: {what}", plot(points, f"{where}: {what}", query)))
+                    plots.append((f"{where}: {what}", plot(points, f"{where}: {what}")))
     return plots
 
 
@@ -77,19 +76,21 @@ def _meant(shown: Mapping[Key, Cell], dataset: str, model: str, attacks: Sequenc
     return [attacks[place] for place in averaged(grid)]
 
 
-def _points(shown: Mapping[Key, Cell], dataset: str, model: str, attacks: Sequence[str]) -> list[Point]:
-    points = []
+def _points(selection: Selection, one: Setting, dataset: str, model: str, attacks: Sequence[str]) -> list[Point]:
+    points, shown = [], selection.cells(one)
     for defense in order("defenses", {key[3] for key in shown if key[:2] == (dataset, model)}):
         found = [shown.get((dataset, model, attack, defense)) for attack in attacks]
         cacc = group_mean([cell.cacc.mean if cell and cell.cacc else None for cell in found])
         asr = group_mean([cell.asr.mean if cell and cell.asr else None for cell in found])
         if cacc is not None and asr is not None:
             trained = all(cell is not None and cell.trained for cell in found)
-            points.append(Point(defense, round(100 * cacc, 2), round(100 * asr, 2), trained))
+            keys = [key for cell in found if cell is not None for key in cell.keys]
+            target = table_of(one, dataset, model, attacks[0] if len(attacks) == 1 else "", defense, keys)
+            points.append(Point(defense, round(100 * cacc, 2), round(100 * asr, 2), trained, target))
     return points
 
 
-def plot(points: Sequence[Point], title: str, query: Mapping[str, str]) -> str:
+def plot(points: Sequence[Point], title: str) -> str:
     """Return a figure with its points, the front, and the front in words; each point leads to its cells."""
     best = front(points)
     low = min(80.0, min(point.cacc for point in points) - 2)
@@ -97,12 +98,13 @@ def plot(points: Sequence[Point], title: str, query: Mapping[str, str]) -> str:
     axes = Axes(60, 16, WIDTH - 60 - LABELS, HEIGHT - 16 - 50, (low, 100.0), (0.0, 100.0))
     parts = [frame(axes, ticks(low, 100, 9), ticks(0, 100), "CACC, percent (higher is better)", "ASR, percent")]
     parts.append(_front_line(axes, best))
-    parts += _marks(axes, points, {point.defense for point in best}, query)
+    parts += _marks(axes, points, {point.defense for point in best})
     words = ", ".join(f"{point.name} (CACC {point.cacc:.2f}, ASR {point.asr:.2f})" for point in best)
     untrained = ", ".join(point.name for point in points if not point.trained)
     note = f" Hollow: did not learn, so not on the front: {untrained}." if untrained else ""
+    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role=group aria-label="{escape(title)}">{"".join(parts)}</svg>'
     return (
-        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role=group aria-label="{escape(title)}">{"".join(parts)}</svg>'
+        f"<figure>{drawing(svg, title)}"
         f"<figcaption>{escape(title)}. Pareto front: {escape(words) or 'none'}.{escape(note)}</figcaption></figure>"
     )
 
@@ -119,7 +121,7 @@ def _front_line(axes: Axes, best: Sequence[Point]) -> str:
     return f'<path class=front d="{"".join(steps)}"/>'
 
 
-def _marks(axes: Axes, points: Sequence[Point], best: set[str], query: Mapping[str, str]) -> list[str]:
+def _marks(axes: Axes, points: Sequence[Point], best: set[str]) -> list[str]:
     labels = spread([axes.y(point.asr) for point in points], LABEL, axes.top + 4, axes.top + axes.height)
     parts = []
     column = axes.left + axes.width + 14
@@ -127,9 +129,8 @@ def _marks(axes: Axes, points: Sequence[Point], best: set[str], query: Mapping[s
         x, y = axes.x(point.cacc), axes.y(point.asr)
         kind = "best" if point.defense in best else "point" if point.trained else "untrained"
         words = escape(f"{point.name}: CACC {point.cacc:.2f}, ASR {point.asr:.2f}")
-        target = escape("#cells?" + urlencode({**query, "defense": point.defense}))
         parts.append(
-            f'<a href="{target}" aria-label="{words}" class={kind}><title>{words}</title>'
+            f'<a href="{escape(point.target)}" aria-label="{words}" class={kind}><title>{words}</title>'
             f'<path class=leader d="M{x:.1f} {y:.1f}L{column - 4:.1f} {label:.1f}"/>'
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6"/>'
             f'<text x="{column:.1f}" y="{label + 4:.1f}">{label_text(point.name)}</text></a>'

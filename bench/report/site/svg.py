@@ -32,6 +32,11 @@ class Axes:
         return self.top + (high - value) / (high - low) * self.height
 
 
+def drawing(svg: str, title: str) -> str:
+    """Return a plot in a region that scrolls where the window is too narrow for its labels to be read."""
+    return f'<div class=scroll tabindex=0 role=region aria-label="Plot: {escape(title)}">{svg}</div>'
+
+
 def frame(axes: Axes, x_ticks: Sequence[float], y_ticks: Sequence[float], x_title: str, y_title: str) -> str:
     """Return grid lines, tick labels and titles of axes."""
     right, bottom = axes.left + axes.width, axes.top + axes.height

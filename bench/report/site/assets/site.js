@@ -146,6 +146,8 @@
     pre.tabIndex = 0;
     pre.append(code);
     box.append(make("h3", "Run it again"), pre);
+    if (Object.keys(ref("dataset_options").files ?? {}).length)
+      box.append(make("p", "The data set is read from files: add --data and the folder that python -m bench data fetch fills."));
     body.append(box);
     const spec = ["dataset", "model", "attack", "defense"].map((name) => [TITLES[name], printed(name, get(name))]);
     spec.push(...["ratio", "rule", "target", "seed", "recipe", "precision"].map((name) => [TITLES[name], get(name)]));
