@@ -82,11 +82,16 @@ def look(plan: Plan, out: Path) -> Progress:
     due = with_ancestors(stage for stages in todo.cells.values() for stage in stages.last())
     left = [stage for stage in due if stage.key in todo.stages]
     progress = Progress(report.cells, report.done, dict(report.failed), left=left)
-    progress.at_work = owner_of(runner.store.root / LOCKS / RUN) is not None
     owners = dict(claims(runner.store))
+    progress.at_work = at_work(runner.store)
     progress.running = [(stage, owners[stage.key]) for stage in progress.left if stage.key in owners]
     progress.seconds = _remaining(progress, _paces(runner.store))
     return progress
+
+
+def at_work(store: Store) -> bool:
+    """Tell whether a run holds the folder, or somebody builds in it: a worker may outlive its run, or be far away."""
+    return owner_of(store.root / LOCKS / RUN) is not None or any(True for _ in claims(store))
 
 
 def claims(store: Store) -> Iterator[tuple[str, Mapping[str, Any]]]:
