@@ -180,7 +180,7 @@ def _run(
             executor = _executor(request, out, machine, devices, len(todo.stages), shards)
             display.expect(todo.stages.values(), estimated.means(), executor.slots)
             try:
-                progress.write_request(out, request.grid, request.changes)
+                progress.write_request(out, request.grid, request.changes, data_dir)
                 with stopping(runner, console):
                     return runner.run(executor, todo)
             finally:
