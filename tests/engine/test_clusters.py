@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,34 @@ def test_what_ray_says_of_a_death_is_told_in_one_line() -> None:
     said = "The actor died unexpectedly.\n\tclass_name: _Worker\n\n  Worker exit type: SYSTEM_ERROR\n"
     assert _reason(RuntimeError(said)) == "The actor died unexpectedly. Worker exit type: SYSTEM_ERROR"
     assert _reason(RuntimeError("gone")) == "gone" and _reason(KeyError()) == "KeyError"
+
+
+def test_the_session_of_a_run_that_was_killed_goes_with_the_next_and_no_other_does(tmp_path: Path) -> None:
+    from bench.engine.executors.ray_session import LOCK, PREFIX, Session
+
+    process = get_context("forkserver").Process(target=_killed_in_a_session, args=(str(tmp_path),))
+    process.start()
+    process.join(60)
+    (left,) = tmp_path.iterdir()
+    assert process.exitcode == -signal.SIGKILL and (left / "socket").exists()
+    (tmp_path / f"{PREFIX}strange").mkdir()  # without a lock: not known to be a session
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / LOCK).touch()
+    (tmp_path / f"{PREFIX}link").symlink_to(tmp_path / "kept")
+    first = Session(tmp_path)
+    assert not left.exists() and Path(first.folder).is_dir()
+    second = Session(tmp_path)
+    assert Path(first.folder).is_dir() and Path(second.folder).is_dir()  # both are alive
+    first.end()
+    second.end()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{PREFIX}link", f"{PREFIX}strange", "kept"]
+
+
+def _killed_in_a_session(place: str) -> None:
+    from bench.engine.executors.ray_session import Session
+
+    (Path(Session(Path(place)).folder) / "socket").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_ray_cluster_that_does_not_answer_is_an_error_at_once(tmp_path: Path) -> None:
