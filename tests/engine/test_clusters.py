@@ -85,9 +85,63 @@ def test_a_preempted_job_asks_to_be_queued_again_with_the_same_task() -> None:
     pytest.importorskip("submitit")
     from bench.engine.executors.slurm import StageJob
 
-    task = ({"key": "a" * 40},)
-    again = StageJob("store", Machine(None), build).checkpoint(task)
-    assert isinstance(again.function, StageJob) and again.args == (task,)
+    bundle = (({"key": "a" * 40},),)
+    again = StageJob("store", Machine(None), build).checkpoint(bundle)
+    assert isinstance(again.function, StageJob) and again.args == (bundle,)
+
+
+def slurm_of(tmp_path: Path, workers: int, stages_per_job: object) -> SlurmExecutor:
+    settings = {"cluster": "local", "stages_per_job": stages_per_job}
+    return SlurmExecutor(tmp_path / "store", Machine(None), workers, settings=settings, build=build)
+
+
+def test_stages_share_jobs_where_there_are_more_than_jobs_and_each_goes_alone_once_its_job_has_died(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("submitit")
+    from submitit.core.utils import JobPaths
+
+    class Dead:
+        """A job as submitit has it, of a process that was killed."""
+
+        paths = JobPaths(tmp_path, "1")
+
+        def result(self) -> list:
+            """Raise what submitit does then."""
+            raise RuntimeError("killed")
+
+    executor = slurm_of(tmp_path, 2, 4)
+    keys = [letter * 40 for letter in "abcdefghij"]
+    assert executor.slots == 8
+
+    def asked() -> list[str]:
+        return ["".join(task[0]["key"][0] for task in bundle) for bundle in executor._bundles()]
+
+    for key in keys[:3]:
+        executor.submit(({"key": key, "kind": "train"},))
+    assert asked() == ["ab", "c"]  # as evenly as can be
+    for key in keys:
+        executor.submit(({"key": key, "kind": "train"},))
+    assert asked() == ["abcd", "efgh"]  # the others wait for a job that is free
+    assert asked() == ["i", "j"]
+    dead = Dead()
+    executor._running[dead] = (({"key": keys[1], "kind": "train"},), ({"key": keys[2], "kind": "train"},))
+    assert [(outcome.key, outcome.busy) for outcome in executor._collect(dead)] == [(keys[1], True), (keys[2], True)]
+    for key in keys[:4]:
+        executor.submit(({"key": key, "kind": "train"},))
+    assert asked() == ["a", "b"] and asked() == ["c", "d"]
+    for turn in range(3):  # only what dies alone is to blame
+        executor._running[dead] = (({"key": keys[1], "kind": "train"},),)
+        (outcome,) = executor._collect(dead)
+        assert outcome.busy is (turn < 2)
+    assert outcome.error["type"] == "WorkerDied" and not executor._running
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "many", 1.5, True, None])
+def test_a_wrong_number_of_stages_for_a_job_is_refused(tmp_path: Path, wrong: object) -> None:
+    pytest.importorskip("submitit")
+    with pytest.raises(RequestError, match="stages_per_job"):
+        slurm_of(tmp_path, 2, wrong)
 
 
 def test_without_slurm_the_engine_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
