@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bench.core.errors import BenchError, RequestError
-from bench.engine.executors import slurm
+from bench.engine.executors import Outcome, Task, slurm
 from bench.engine.executors.slurm import SlurmExecutor
 from bench.engine.runner import Runner
 from bench.engine.work import Machine
@@ -171,6 +171,45 @@ def test_a_slurm_that_takes_no_job_is_asked_again_and_then_an_error(
         executor.finished()
     assert (tmp_path / "log").read_text().count("asked") == slurm.SUBMISSIONS
     executor.close()
+
+
+@pytest.mark.slow
+def test_jobs_here_do_not_hear_the_keyboard_are_queued_again_when_preempted_and_end_when_cancelled(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("submitit")
+    settings = {"cluster": "local"}
+    executor = SlurmExecutor(tmp_path / "store", Machine(None), settings=settings, build=slow_at_first)
+    executor.submit(({"key": "a" * 40, "kind": "load"},))
+    until = time.monotonic() + 60
+    assert not list(executor.finished(0.0))
+    while not (started := list(tmp_path.glob("started.*"))) and time.monotonic() < until:
+        time.sleep(0.05)
+    (job,) = executor._running
+    for pid in (int(job.job_id), int(started[0].suffix[1:])):  # submitit's controller, and the process of the job
+        os.kill(pid, signal.SIGINT)
+    time.sleep(0.5)
+    assert not job.done()
+    os.kill(int(started[0].suffix[1:]), signal.SIGUSR2)  # what Slurm sends before it preempts a job
+    (outcome,) = executor.finished()
+    assert outcome.found and len(list(tmp_path.glob("started.*"))) == 2  # it ran again, and its second start went well
+    for path in tmp_path.glob("started.*"):
+        path.unlink()
+    executor.submit(({"key": "b" * 40, "kind": "load"},))
+    assert not list(executor.finished(0.0))
+    while not (started := list(tmp_path.glob("started.*"))) and time.monotonic() < until:
+        time.sleep(0.05)
+    executor.close()
+    command = Path(f"/proc/{started[0].suffix[1:]}/cmdline")
+    assert not command.exists() or not command.read_bytes()  # gone, or dead and not yet waited for
+
+
+def slow_at_first(task: Task, root: Path, machine: Machine) -> list[Outcome]:
+    """Say that this process has started, and take very long if it is the first."""
+    first = not list(root.parent.glob("started.*"))
+    (root.parent / f"started.{os.getpid()}").touch()
+    time.sleep(300 if first else 0)
+    return [Outcome(payload["key"], found=True) for payload in task]
 
 
 @pytest.mark.slow

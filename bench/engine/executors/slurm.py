@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import os
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +24,7 @@ ARRAY = 64  # jobs at work at one time unless --workers says otherwise
 LOOK = 0.5  # seconds between looks at the jobs
 SUBMISSIONS = 6  # how often an array is offered to Slurm
 WAIT = 2.0  # seconds after the first time; doubled each time
+GLANCE = 0.1  # seconds between looks of a process of this machine at whether it is cancelled
 PATIENCE = 5.0  # seconds for cancelled processes of this machine to end
 
 
@@ -31,11 +34,14 @@ Bundle = tuple[Task, ...]  # what one job builds, one task after the other
 class StageJob:
     """A bundle as submitit runs it: a preempted or timed-out job asks to be put back into the queue."""
 
-    def __init__(self, root: str, machine: Machine, build: Attempt) -> None:
-        self.root, self.machine, self.build = root, machine, build
+    def __init__(self, root: str, machine: Machine, build: Attempt, follow: bool = False) -> None:
+        """Take what the stages need; with `follow` the job ends with the process that started it."""
+        self.root, self.machine, self.build, self.follow = root, machine, build, follow
 
     def __call__(self, bundle: Bundle) -> list[Outcome]:
         """Build the bundle on the machine that Slurm has chosen."""
+        if self.follow:
+            threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
         os.environ.update(WORKER_ENVIRONMENT)
         keep_models()
         return [outcome for task in bundle for outcome in self.build(task, Path(self.root), self.machine)]
@@ -95,7 +101,7 @@ class SlurmExecutor:
         devices = tuple(f"cuda:{number}" for number in range(shards)) if on_gpu else (machine.device,) * shards
         place = None if machine.data_dir is None else machine.data_dir.resolve()
         placed = dataclasses.replace(machine, data_dir=place, device=devices[0], devices=devices)
-        self._job = StageJob(str(root.resolve()), placed, build)
+        self._job = StageJob(str(root.resolve()), placed, build, follow=cluster == "local")
         self._waiting: list[Task] = []
         self._running: dict[Any, Bundle] = {}
         self._suspects: set[str] = set()  # stages whose job has died: each goes alone from then on
@@ -139,7 +145,8 @@ class SlurmExecutor:
         """Return the jobs of bundles; a controller that is too busy to answer is asked again."""
         for turn in range(SUBMISSIONS):
             try:
-                return self._executor.map_array(self._job, bundles)
+                with _unreachable_from_the_keyboard() if self.cluster == "local" else contextlib.nullcontext():
+                    return self._executor.map_array(self._job, bundles)
             except (RuntimeError, OSError) as error:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
                 if turn + 1 < SUBMISSIONS:
@@ -172,11 +179,35 @@ class SlurmExecutor:
         """Cancel the jobs that are queued or running; wait for those that are processes of this machine."""
         for job in self._running:
             job.cancel(check=False)
+            if self.cluster == "local":  # what submitit sends is an interrupt, and those do not reach it
+                with contextlib.suppress(OSError, ValueError):
+                    os.kill(int(job.job_id), signal.SIGKILL)
         until = time.monotonic() + PATIENCE
         while self.cluster == "local" and time.monotonic() < until and not all(job.done() for job in self._running):
             time.sleep(LOOK / 10)
+        if self.cluster == "local" and self._running:
+            time.sleep(3 * GLANCE)  # for their processes to notice
+        for job in self._running:
+            _forget(job, logs=False)
         self._running.clear()
         self._waiting.clear()
+
+
+@contextlib.contextmanager
+def _unreachable_from_the_keyboard() -> Iterator[None]:
+    """Let processes that are started here not hear a Ctrl-C: the run decides what it means, as it does for Slurm's."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # an interrupt that came meanwhile is delivered now
+
+
+def _follow(parent: int) -> None:
+    """End this process once its parent has: submitit's controller on this machine, when it is cancelled."""
+    while os.getppid() == parent:
+        time.sleep(GLANCE)
+    os._exit(1)
 
 
 def _forget(job: Any, logs: bool) -> None:
