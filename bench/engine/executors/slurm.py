@@ -96,8 +96,9 @@ class SlurmExecutor:
             defaults["slurm_array_parallelism"] = self.jobs
         try:
             self._executor.update_parameters(**{**defaults, **given})
-        except (NameError, TypeError, ValueError) as error:
-            raise RequestError(f"--slurm: {error}", "Name parameters of submitit, as slurm_partition=gpu.") from error
+        except (NameError, TypeError, ValueError, AssertionError) as error:
+            said = " ".join(str(error).split())
+            raise RequestError(f"--slurm: {said}", "Name parameters of submitit, as slurm_partition=gpu.") from error
         devices = tuple(f"cuda:{number}" for number in range(shards)) if on_gpu else (machine.device,) * shards
         place = None if machine.data_dir is None else machine.data_dir.resolve()
         placed = dataclasses.replace(machine, data_dir=place, device=devices[0], devices=devices)
