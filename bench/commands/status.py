@@ -81,7 +81,7 @@ def _print(progress: Progress, console: Console) -> None:
         say(f"  running: {told(stage)} ({owner.get('host', '?')}, process {owner.get('pid', '?')}, {since:.0f} s)")
     if len(progress.running) > SHOWN:
         say(f"  and {len(progress.running) - SHOWN} more")
-    if not progress.left:
+    if not left:
         return
     if not progress.at_work:
         say("Nobody is at work on it: give the same command again to go on.")
