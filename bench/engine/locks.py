@@ -220,6 +220,7 @@ def owner_of(path: Path) -> dict[str, Any] | None:
         file = _opened(path)
     except OSError:
         return None
+    owner = None
     try:
         try:
             owner = _owner(os.pread(file, 4096, 0))

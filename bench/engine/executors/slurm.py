@@ -43,7 +43,8 @@ class StageJob:
         if self.follow:
             threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
         os.environ.update(WORKER_ENVIRONMENT)
-        keep_models()
+        if len(bundle) > 1:
+            keep_models()
         return [outcome for task in bundle for outcome in self.build(task, Path(self.root), self.machine)]
 
     def checkpoint(self, bundle: Bundle) -> Any:
