@@ -20,7 +20,8 @@ from bench.commands.tools import add_tools
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 GridName = Annotated[str, typer.Option("--grid", help="a name of `list grids`, or a path to a YAML file")]
-OutDir = Annotated[Path | None, typer.Option("--out", help="store, records and tables; default runs/GRID")]
+Out = typer.Option("--out", parser=given.folder, help="store, records and tables; default runs/GRID")
+OutDir = Annotated[Path | None, Out]
 Analysis = Annotated[str | None, typer.Option(help="what looks on at each training, e.g. 'fourier(rows=500)'")]
 
 
@@ -184,7 +185,7 @@ def table(
 
 @app.command()
 def publish(
-    to: Annotated[Path, typer.Option("--to", help="folder to publish into, for example leaderboard/")],
+    to: Annotated[Path, typer.Option("--to", parser=given.folder, help="folder to publish into: leaderboard/")],
     out: OutDir = None,
     grid: Annotated[str | None, typer.Option("--grid", help="the grid whose default folder is meant")] = None,
     debug: given.Debug = False,

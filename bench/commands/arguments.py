@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +15,13 @@ def _tell_version(asked: bool) -> None:
 
         typer.echo(", ".join(f"{name} {value}" for name, value in describe().items() if value and name != "date"))
         raise typer.Exit
+
+
+def folder(text: str) -> Path:
+    """Return a folder as it was typed; no text is none: an empty variable would fill the working folder."""
+    if not text.strip():
+        raise typer.BadParameter("no folder is named; for the working folder write a dot")
+    return Path(text)
 
 
 Version = Annotated[

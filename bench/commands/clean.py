@@ -9,6 +9,8 @@ from rich.console import Console
 
 from bench.commands.status import plan_into
 from bench.core.errors import RequestError
+from bench.engine.progress import claims
+from bench.engine.store import Store
 from bench.engine.upkeep import UNFINISHED, Freeable, free, freeable, run_claim
 
 
@@ -25,7 +27,7 @@ def clean_folder(out: Path, yes: bool, everything: bool, console: Console) -> in
         raise RequestError(f"{out} cannot be written: {error.strerror}.", "Make it writable.") from None
     with contextlib.ExitStack() as held:
         held.callback(claim.drop)
-        if not alone:
+        if not alone or any(True for _ in claims(Store(out / "store", read_only=True))):
             raise RequestError(f"A run is at work in {out}.", "Wait until it is done, or stop it.")
         found = freeable(out, plan)
         chosen = [item for item in found if everything or item.why != UNFINISHED]

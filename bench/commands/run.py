@@ -166,7 +166,6 @@ def _run(
         hopeless = preflight.all_fail(plan, away)
         if hopeless is not None:
             raise RequestError(hopeless.problem, hopeless.remedy)
-        preflight.check_folder(out)
         if away:
             plan = Plan(plan.cells, _without(plan.stages, away), {**plan.impossible, **away})
             runner = Runner(plan, out, environment, **settings)
@@ -174,13 +173,13 @@ def _run(
         shards = most_shards(todo.stages.values())
         memory, own = memory_of_a_worker(request, devices, shards), groups_of(devices, shards)[0]
         machine = Machine(data_dir, devices[0], request.deterministic, memory, devices=own)
-        with upkeep.run_claim(out, shared=True) as free:
+        with preflight.made(out), upkeep.run_claim(out, shared=True) as free:
             if not free:
                 raise RequestError(f"`bench clean` is at work in {out}.", "Wait until it is done.")
             executor = _executor(request, out, machine, devices, len(todo.stages), shards)
             display.expect(todo.stages.values(), estimated.means(), executor.slots)
             try:
-                progress.write_request(out, request.grid, request.changes)
+                progress.write_request(out, request.grid, request.changes, data_dir)
                 with stopping(runner, console):
                     return runner.run(executor, todo)
             finally:

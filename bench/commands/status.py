@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 
 from bench.commands.titles import told
-from bench.core.errors import RequestError
+from bench.core.errors import BenchError, RequestError
+from bench.core.paths import is_folder
 from bench.engine import preflight
 from bench.engine.expand import Expanded, expand
 from bench.engine.grid import load_grid, narrowed
@@ -34,14 +38,31 @@ def plan_into(out: Path, data: str | None, grid: str | None = None) -> Plan:
     requests = read_requests(out) or ([{"grid": grid, "changes": {}}] if grid is not None else [])
     if not requests:
         raise RequestError(f"Nothing has been run into {out}.", "Run a grid first, or name its folder with --out.")
-    cells = Expanded()
+    cells, given = Expanded(), preflight.data_folder(data)
     for request in requests:
-        given = request["changes"].items()
-        changes = {name: tuple(value) if isinstance(value, list) else value for name, value in given}
-        found = expand(narrowed(load_grid(request["grid"]).blocks(), changes), preflight.data_folder(data))
+        changes = {name: tuple(v) if isinstance(v, list) else v for name, v in request["changes"].items()}
+        noted = request.get("data")
+        data_dir = Path(noted) if noted and data is None and is_folder(noted) else given and given.resolve()
+        with _where_it_was_asked(request.get("folder")):
+            found = expand(narrowed(load_grid(request["grid"]).blocks(), changes), data_dir)
         for key, cell in found.cells.items():
             cells.add(cell, found.impossible.get(key))
     return make_plan(cells)
+
+
+@contextlib.contextmanager
+def _where_it_was_asked(folder: str | None) -> Iterator[None]:
+    """Work in the folder that a run was started from: its relative paths are meant from there."""
+    here = os.getcwd()
+    if folder is None or folder == here or not is_folder(folder):
+        yield
+        return
+    try:
+        with contextlib.chdir(folder):
+            yield
+    except BenchError as error:
+        remedy = f"{error.remedy} The run was started in {folder}."
+        raise RequestError(error.problem, remedy) from error
 
 
 def _print(progress: Progress, console: Console) -> None:
@@ -60,7 +81,7 @@ def _print(progress: Progress, console: Console) -> None:
         say(f"  running: {told(stage)} ({owner.get('host', '?')}, process {owner.get('pid', '?')}, {since:.0f} s)")
     if len(progress.running) > SHOWN:
         say(f"  and {len(progress.running) - SHOWN} more")
-    if not progress.left:
+    if not left:
         return
     if not progress.at_work:
         say("Nobody is at work on it: give the same command again to go on.")

@@ -12,6 +12,8 @@ from typing import TypeVar
 from bench.core.errors import CellError
 
 CUTS = (1, 2, 4, 8, 16)  # into how many parts a batch is cut, one after the other
+ALLOCATORS = ("DefaultCPUAllocator", "Cannot allocate memory")  # torch's, and the system's under a limit
+ONEDNN = ("could not create a primitive", "could not create a memory object")  # what its CPU kernels then say, no more
 _cut: ContextVar[int] = ContextVar("cut", default=1)
 Result = TypeVar("Result")
 
@@ -37,11 +39,12 @@ def cut_into(parts: int) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory ran out: Python's own, that of a GPU, that of torch's CPU allocator."""
+    """Tell whether an error says that memory ran out: Python's own, a GPU's, that of torch on a CPU."""
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    said = str(error).strip()
+    return isinstance(error, RuntimeError) and (said in ONEDNN or any(name in said for name in ALLOCATORS))
 
 
 def free() -> None:

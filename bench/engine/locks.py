@@ -4,8 +4,10 @@ A claim is an exclusive `flock` on a small file. On one machine the kernel gives
 that a stage is taken over at once and never built by two. On a network file system two things hold. Where the server
 passes locks on (NFS version 4, and 3 with its lock manager), the same is true, once the server has noticed a machine
 that died. Where locks are local to a machine or missing, the owner's sign of life counts, a new time on the file every
-BEAT seconds: a claim of another machine is taken over after SILENT seconds without one. Only there can two workers that
-start within the same instant build one stage; the first rename into the store still wins, and the other is thrown away.
+BEAT seconds: a claim of another machine is taken over after SILENT seconds without one, as seen by one process, or by
+a process that has just come (a job of Slurm) after twice as many by the clock of the file system. Only there can two
+workers that start within the same instant build one stage; the first rename into the store still wins, and the other is
+thrown away. No process identifier of another machine means anything here, and no two machines' clocks are compared.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ import time
 import uuid
 from pathlib import Path
 from typing import Any
+
+from bench.engine.network_files import TRIES, clock, is_stale
 
 BEAT = 10.0  # seconds between two signs of life
 SILENT = 60.0  # seconds without one after which the owner, on another machine, is taken for dead
@@ -72,9 +76,12 @@ class Claim:
         mine = False
         try:
             mine = self.shared or not (self._held_elsewhere(file) or not self._sign(file))
+        except OSError as error:
+            if not is_stale(error):  # another machine, where locks do not reach it, has just removed the file
+                raise
         finally:
             if not mine:
-                os.close(file)
+                _close(file)
         if not mine:
             return False
         self._file = file
@@ -92,7 +99,7 @@ class Claim:
             with contextlib.suppress(OSError):
                 if self._is_ours(file):
                     self.path.unlink(missing_ok=True)
-            os.close(file)
+            _close(file)
 
     def _is_ours(self, file: int) -> bool:
         """Tell whether nobody else holds the file, now that this claim ends."""
@@ -102,7 +109,14 @@ class Claim:
         if not self.sure:
             return False
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(file), os.stat(self.path))
+        return self._in_place(file)
+
+    def _in_place(self, file: int) -> bool:
+        """Tell whether the open file is the one that has the name now: its last owner may have removed it."""
+        try:
+            return os.path.samestat(os.fstat(file), os.stat(self.path))
+        except FileNotFoundError:
+            return False
 
     def __enter__(self) -> bool:
         return self.take()
@@ -112,25 +126,25 @@ class Claim:
 
     def _lock(self) -> int | None:
         """Return the open and locked file, None where another process has it."""
-        kind = fcntl.LOCK_SH if self.shared else fcntl.LOCK_EX
+        kind, stale = fcntl.LOCK_SH if self.shared else fcntl.LOCK_EX, 0
         while True:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 fcntl.flock(file, kind | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(file), os.stat(self.path)):
+                if self._in_place(file):
                     return file
-            except FileNotFoundError:
-                pass  # its owner has just finished and removed it: a new file
             except BlockingIOError:
-                os.close(file)
+                _close(file)
                 return None
             except OSError as error:
-                if error.errno not in NO_LOCKS:
-                    os.close(file)
+                if error.errno in NO_LOCKS:
+                    self.sure = False
+                    return file
+                stale += is_stale(error)  # removed from another machine
+                if not is_stale(error) or stale == TRIES:
+                    _close(file)
                     raise
-                self.sure = False
-                return file
-            os.close(file)
+            _close(file)
 
     def _held_elsewhere(self, file: int) -> bool:
         """Tell whether a living owner stands in the file although the lock was free, or says nothing."""
@@ -142,7 +156,7 @@ class Claim:
         before = _seen.get(str(self.path))
         if before is None or before[0] != sign:
             _seen[str(self.path)] = (sign, time.monotonic())
-            return True
+            return _age(self.path, file) < 2 * SILENT
         return time.monotonic() - before[1] < SILENT
 
     def _sign(self, file: int) -> bool:
@@ -160,7 +174,18 @@ class Claim:
             return True
         time.sleep(SETTLE)
         found = _owner(os.pread(file, 4096, 0))
-        return found is not None and found["token"] == self._token
+        return found is not None and found["token"] == self._token and self._in_place(file)
+
+
+def _close(file: int) -> None:
+    """Close a file; what NFS says only now, that its disk is full say, is no news of a claim."""
+    with contextlib.suppress(OSError):
+        os.close(file)
+
+
+def _age(path: Path, file: int) -> float:
+    """Return the seconds since the last sign of life in a file, by the clock of the file system."""
+    return clock(path.parent) - os.fstat(file).st_mtime
 
 
 def _alive(path: Path) -> None:
@@ -192,21 +217,32 @@ def _owner(content: bytes) -> dict[str, Any] | None:
 def owner_of(path: Path) -> dict[str, Any] | None:
     """Return who holds the claim on a file as far as can be told from here, None where it is free."""
     try:
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        file = _opened(path)
     except OSError:
         return None
+    owner = None
     try:
-        owner = _owner(os.pread(file, 4096, 0))
         try:
+            owner = _owner(os.pread(file, 4096, 0))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return owner or {}
-        except OSError:
-            pass
+        except OSError as error:
+            if is_stale(error):
+                return None  # it has just been removed from another machine
         else:
             if owner is None or owner["machine"] == machine():
                 return None
-        fresh = owner is not None and time.time() - os.fstat(file).st_mtime < SILENT
-        return owner if fresh else None
+        return owner if owner is not None and _age(path, file) < SILENT else None
     finally:
-        os.close(file)
+        _close(file)
+
+
+def _opened(path: Path) -> int:
+    """Return a file opened as locks on NFS want it, or only to be read where somebody else's run is looked at."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)

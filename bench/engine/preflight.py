@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,25 @@ def check_folder(out: Path) -> None:
                 probe.unlink(missing_ok=True)  # on a full disk it is there, and empty
     except OSError as error:
         raise RequestError(f"--out {out} cannot be written: {error.strerror}.", "Name a folder that can be.") from None
+
+
+@contextlib.contextmanager
+def made(out: Path) -> Iterator[None]:
+    """Make the output folder; where a request is refused within the block, remove again what was made and is empty.
+
+    Raises:
+        RequestError: it cannot be made or written, or its disk is full.
+    """
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
+    check_folder(out)
+    try:
+        yield
+    except RequestError:
+        below = sorted(out.rglob("*"), reverse=True) if out in new else ()
+        for folder in (*below, *new):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def choose_device(name: str) -> list[str]:

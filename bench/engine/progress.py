@@ -35,13 +35,18 @@ class Progress:
     seconds: float | None = None  # until the end at the pace so far; None where nothing tells
 
 
-def write_request(out: Path, grid: str, changes: Mapping[str, Any]) -> None:
-    """Note beside the store what was asked for, each request once: `bench status` plans it again."""
-    asked = json.loads(json.dumps({"grid": _place(grid), "changes": dict(changes)}))
+def write_request(out: Path, grid: str, changes: Mapping[str, Any], data_dir: Path | None = None) -> None:
+    """Note beside the store what was asked for, each request once: `bench status` plans it again.
+
+    Where it was asked is noted too: a relative path means something only there.
+    """
+    place = {"folder": os.getcwd(), "data": None if data_dir is None else str(data_dir.resolve())}
+    asked = {"grid": _place(grid), "changes": json.loads(json.dumps(dict(changes))), **place}
     with _alone(out / "store" / LOCKS / REQUESTS):  # another run may be noting its own
         known = read_requests(out)
         if asked not in known:
-            write_json(out / REQUESTS, {"requests": [*known, asked]})
+            others = [one for one in known if (one["grid"], one["changes"]) != (asked["grid"], asked["changes"])]
+            write_json(out / REQUESTS, {"requests": [*others, asked]})
 
 
 @contextlib.contextmanager
@@ -64,8 +69,10 @@ def read_requests(out: Path) -> list[dict[str, Any]]:
     """Return what was asked for into this folder so far; nothing where the note is missing or damaged."""
     try:
         found = json.loads((out / REQUESTS).read_text("utf-8"))["requests"]
-        return [{"grid": str(item["grid"]), "changes": dict(item["changes"])} for item in found]
-    except (OSError, ValueError, KeyError, TypeError):
+        places = ({name: str(item[name]) if item.get(name) else None for name in ("folder", "data")} for item in found)
+        asked = ({"grid": str(item["grid"]), "changes": dict(item["changes"])} for item in found)
+        return [{**request, **place} for request, place in zip(asked, places, strict=True)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
 
 
@@ -82,11 +89,16 @@ def look(plan: Plan, out: Path) -> Progress:
     due = with_ancestors(stage for stages in todo.cells.values() for stage in stages.last())
     left = [stage for stage in due if stage.key in todo.stages]
     progress = Progress(report.cells, report.done, dict(report.failed), left=left)
-    progress.at_work = owner_of(runner.store.root / LOCKS / RUN) is not None
     owners = dict(claims(runner.store))
+    progress.at_work = at_work(runner.store)
     progress.running = [(stage, owners[stage.key]) for stage in progress.left if stage.key in owners]
     progress.seconds = _remaining(progress, _paces(runner.store))
     return progress
+
+
+def at_work(store: Store) -> bool:
+    """Tell whether a run holds the folder, or somebody builds in it: a worker may outlive its run, or be far away."""
+    return owner_of(store.root / LOCKS / RUN) is not None or any(True for _ in claims(store))
 
 
 def claims(store: Store) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.spec import Cell
+from bench.engine.network_files import steadily
 from bench.engine.store import DAMAGED, Store, StoreError, unwritable, write_json
 
 SCHEMA_VERSION = 1
@@ -26,7 +27,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
         StoreError: the file is no record.
     """
     try:
-        record = json.loads(path.read_text("utf-8"))
+        record = json.loads(steadily(lambda: path.read_text("utf-8")))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:

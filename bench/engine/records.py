@@ -146,14 +146,15 @@ class _ReadOnce(Store):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self._manifests: dict[str, dict[str, Any] | None] = {}
+        self._manifests: dict[str, dict[str, Any]] = {}
         self._metas: dict[str, dict[str, Any]] = {}
 
     def manifest(self, key: str) -> dict[str, Any] | None:
-        """Return the manifest of a stage as it was when first asked for."""
-        if key not in self._manifests:
-            self._manifests[key] = super().manifest(key)
-        return self._manifests[key]
+        """Return the manifest of a stage as it was when first found."""
+        found = self._manifests.get(key) or super().manifest(key)
+        if found is not None:
+            self._manifests[key] = found
+        return found
 
     def meta(self, key: str) -> dict[str, Any]:
         """Return what a stage says of itself."""

@@ -137,7 +137,7 @@ class Runner:
                 for settled in self._take(outcome):
                     self._settle(settled)
         except UnwritableError as error:  # of a record or a release: what is running may end all the same
-            self._stuck = str(error)
+            self._stuck = error.problem
         return True
 
     def _start(self, executor: Executor, running: dict[str, int]) -> bool:

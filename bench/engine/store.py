@@ -24,6 +24,7 @@ from typing import Any
 from bench.core.errors import BenchError
 from bench.core.seeding import digest
 from bench.engine.locks import Claim
+from bench.engine.network_files import ask_again, steadily
 
 MANIFEST = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -113,12 +114,21 @@ class Store:
         """Return the manifest of a finished stage, None where it is not finished; a damaged stage is set aside."""
         path = self.folder(key) / MANIFEST
         try:
-            content = path.read_bytes()
+            content = steadily(path.read_bytes)
         except (FileNotFoundError, NotADirectoryError):
             return None
         manifest = _unsealed(content)
         if manifest is None:
             self.set_aside(key)
+        return manifest
+
+    def look(self, key: str) -> dict[str, Any] | None:
+        """Return what `manifest` does, after asking the server again where the stage seems not to be there."""
+        manifest = self.manifest(key)
+        if manifest is None:
+            folder = self.folder(key)
+            ask_again(self.root, folder.parent, folder)
+            manifest = self.manifest(key)
         return manifest
 
     def has(self, key: str, weights: bool = False) -> bool:
@@ -132,7 +142,7 @@ class Store:
         Raises:
             LostError: not finished, weights asked for and released, or a file missing or altered: it is set aside.
         """
-        manifest = self.manifest(key)
+        manifest = self.look(key)
         if manifest is None:
             raise LostError(key, f"Stage {key} is not in the store.")
         if weights and manifest.get("released"):
@@ -148,7 +158,7 @@ class Store:
         Raises:
             LostError: the stage is not finished or holds no such file, or the file is missing or altered.
         """
-        manifest = self.manifest(key)
+        manifest = self.look(key)
         if manifest is None or name not in manifest["files"]:
             raise LostError(key, f"{name} of stage {key} is not in the store.")
         if not self._whole(key, name, manifest):
@@ -157,7 +167,7 @@ class Store:
 
     def _whole(self, key: str, name: str, manifest: Mapping[str, Any]) -> bool:
         try:
-            return file_sha256(self.folder(key) / name) == manifest["files"][name]
+            return steadily(lambda: file_sha256(self.folder(key) / name)) == manifest["files"][name]
         except OSError:
             return False
 
@@ -203,18 +213,19 @@ class Store:
 
     def finish(self, key: str, aside: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Seal a draft with its manifest and move it into place; an equal stage already there is kept."""
-        sealed = {**manifest, "files": {path.name: file_sha256(path) for path in sorted(aside.iterdir())}}
+        # NFS keeps a file that is deleted while it is open under a name with a dot.
+        paths = sorted(path for path in aside.iterdir() if not path.name.startswith("."))
+        sealed = {**manifest, "files": {path.name: file_sha256(path) for path in paths}}
         _write_sealed(aside / MANIFEST, sealed)
         kind, seconds = manifest.get("kind", "?"), manifest.get("seconds", 0.0)
-        old = self.manifest(key)
+        old = self.look(key)
         if old is not None and not old.get("released"):
             self._note(key, kind, "discarded", seconds)
             return old
         kept = None if old is None else self._give_back_weights(key, aside, old, sealed)
-        if kept is None:
-            self._move(key, aside)
-        self._note(key, kind, "built", seconds)
-        return kept or sealed
+        first = kept is None and self._move(key, aside)
+        self._note(key, kind, "discarded" if first else "built", seconds)
+        return first or kept or sealed
 
     def _give_back_weights(self, key: str, aside: Path, old: dict, new: dict) -> dict[str, Any] | None:
         """Put the weights back into a stage that had released them, None where the rest of it is not whole."""
@@ -228,15 +239,21 @@ class Store:
         _write_sealed(self.folder(key) / MANIFEST, full)
         return full
 
-    def _move(self, key: str, aside: Path) -> None:
+    def _move(self, key: str, aside: Path, again: bool = True) -> dict[str, Any] | None:
+        """Move a draft into place; return the manifest of another process that was first, None where none was."""
         folder = self.folder(key)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             aside.rename(folder)
+            return None
         except OSError as error:
-            if self.manifest(key) is None:  # not another process that was first
-                reason = f"Stage {key} could not be moved into the store: {error.strerror}."
-                raise UnwritableError(reason, "Check that --out is writable.") from error
+            first = self.look(key)
+            if first is not None:
+                return first
+            if not again or not folder.is_dir():
+                raise unwritable(f"Stage {key}", error) from error
+        self.set_aside(key)  # it has lost its manifest: nothing that anybody could go on from
+        return self._move(key, aside, again=False)
 
     def release(self, key: str) -> int:
         """Delete the weights of a stage, keep the rest; return the bytes freed, 0 while another process uses it."""

@@ -105,7 +105,7 @@ def standing(store: Store, payload: Mapping[str, Any]) -> dict[str, Any] | None:
         BusyError: another run has built the stage and released its weights since this one asked for it (`again` false
             in the payload), so that who asked has to look again whether anything still needs them.
     """
-    manifest = store.manifest(payload["key"])
+    manifest = store.look(payload["key"])
     if manifest is None or payload["kind"] not in WEIGHTS or not manifest.get("released"):
         return manifest
     if not payload.get("again", True):

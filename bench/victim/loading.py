@@ -20,6 +20,7 @@ from bench.core.paths import is_file
 from bench.core.seeding import derived_seed, digest
 from bench.victim.hub import snapshot
 from bench.victim.spec import ModelSpec, read_config
+from bench.victim.weights_files import check_whole
 
 if TYPE_CHECKING:
     from bench.victim.victim import Victim
@@ -146,6 +147,7 @@ def checked_folder(spec: ModelSpec) -> Path:
             f"Model {spec.name!r} has no .safetensors file in {str(folder)!r}; pickled weights are never loaded.",
             "Convert the weights to safetensors.",
         )
+    check_whole(spec.name, folder)
     if spec.sha256:
         weights = folder / WEIGHTS
         found = file_sha256(weights) if weights.is_file() else "no such file"

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cli import app
+from tests.tiny import tiny_model
 
 RUN = ["run", "--grid", "demo"]
 TINY_STEPS = ["--dataset", "demo", "--steps", "1"]
@@ -131,6 +132,38 @@ def test_a_file_of_another_format_is_told_which_are_read(empty_folder: Path) -> 
 def test_a_plan_for_no_device_prints_no_half_of_it() -> None:
     result = CliRunner().invoke(app, ["plan", "--grid", "demo", "--device", "cuda:7"])
     assert result.exit_code == 2 and result.stdout == "" and "no device 'cuda:7'" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "status", "clean", "table", "publish"])
+def test_a_folder_without_a_name_is_refused(command: str, empty_folder: Path) -> None:
+    # `--out "$OUT"` with the variable unset: Path("") is the working folder.
+    more = {"run": ["--grid", "demo"], "publish": ["--to", "there"]}.get(command, [])
+    result = CliRunner().invoke(app, [command, "--out", "", *more])
+    assert result.exit_code == 2 and "no folder is named" in result.stderr
+    assert list(empty_folder.iterdir()) == []
+
+
+SLURM = {
+    "no Slurm": ((), "There is no sbatch"),
+    "wrong type": (("cluster=local", "timeout_min=soon"), "timeout_min"),
+    "unknown parameter": (("cluster=local", "gpus=1"), "'gpus'"),
+    "no number of stages": (("cluster=local", "stages_per_job=0"), "stages_per_job=0"),
+}
+
+
+@pytest.mark.parametrize("case", SLURM)
+def test_an_engine_that_refuses_leaves_no_folder(
+    case: str, empty_folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", str(empty_folder))
+    settings, problem = SLURM[case]
+    given = [word for setting in settings for word in ("--slurm", setting)]
+    model = str(tiny_model(tmp_path_factory, "bert"))
+    result = CliRunner().invoke(app, [*RUN, "--models", model, "--engine", "slurm", *given])
+    assert result.exit_code == 2, result.output
+    assert problem in result.stderr and "Remedy: " in result.stderr and "\\n" not in result.stderr
+    assert list(empty_folder.iterdir()) == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

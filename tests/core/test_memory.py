@@ -37,5 +37,9 @@ def test_memory_that_really_runs_out_is_recognised_and_other_errors_pass() -> No
         torch.empty(2**60, dtype=torch.uint8)  # an exbibyte
     assert memory.is_out_of_memory(caught.value)
     assert not memory.is_out_of_memory(RuntimeError("shapes do not match"))
+    # What torch 2.13 said under `ulimit -v 1500000`, and what it says of a kind of number that a kernel does not take.
+    assert memory.is_out_of_memory(RuntimeError("could not create a primitive"))
+    assert memory.is_out_of_memory(RuntimeError("unable to mmap 90868376 bytes: Cannot allocate memory (12)"))
+    assert not memory.is_out_of_memory(RuntimeError("could not create a primitive descriptor for a matmul primitive"))
     with pytest.raises(ZeroDivisionError):
         memory.with_smaller_batches(lambda: 1 // 0, lambda: None)

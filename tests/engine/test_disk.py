@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
+import time
 from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
@@ -113,7 +114,7 @@ def test_a_claim_of_another_machine_holds_while_it_gives_signs_of_life(
     monkeypatch.setattr(locks.time, "monotonic", lambda: now[0])
     assert not Claim(path).take()  # seen for the first time: it may be alive
     now[0] += locks.SILENT - 1
-    os.utime(path, ns=(1, 1))  # a sign of life
+    os.utime(path, (time.time() - 1, time.time() - 1))  # a sign of life
     assert not Claim(path).take()
     now[0] += locks.SILENT - 1
     assert not Claim(path).take()

@@ -107,9 +107,39 @@ def test_clean_waits_for_a_run_and_status_needs_one(tmp_path: Path) -> None:
         show_status(tmp_path / "nowhere", None, None, console)
     write_request(tmp_path, "demo", {"seeds": (0,)})
     write_request(tmp_path, "demo", {"seeds": (0,)})
-    assert read_requests(tmp_path) == [{"grid": "demo", "changes": {"seeds": [0]}}]
+    place = {"folder": os.getcwd(), "data": None}
+    assert read_requests(tmp_path) == [{"grid": "demo", "changes": {"seeds": [0]}, **place}]
     with run_claim(tmp_path, shared=True), pytest.raises(RequestError, match="A run is at work in"):
         clean_folder(tmp_path, True, False, console)
+
+
+def test_relative_paths_of_a_run_are_meant_from_where_it_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, elsewhere, said = tmp_path / "there", tmp_path / "elsewhere", io.StringIO()
+    for folder in (there, elsewhere, there / "model", there / "data"):
+        folder.mkdir()
+    (there / "mine.csv").write_text("text,label\n" + "".join(f"text {i},{i % 2}\n" for i in range(40)))
+    (there / "model" / "config.json").write_text('{"model_type": "bert"}')
+    axes = {"datasets": ["mine.csv"], "models": ["./model"], "defenders": ["vanilla"], "attacks": ["badnets"]}
+    monkeypatch.chdir(there)
+    write_request(Path("out"), "demo", {**axes, "poison_ratios": [0.1]}, Path("data"))
+    monkeypatch.chdir(elsewhere)
+    show_status(there / "out", None, None, Console(file=said))
+    assert "0 of 1 cells done" in said.getvalue() and Path.cwd() == elsewhere
+    assert read_requests(there / "out")[0]["data"] == str(there / "data")
+    clean_folder(there / "out", True, False, Console(file=said))
+    (there / "mine.csv").unlink()
+    with pytest.raises(RequestError, match="mine.csv") as caught:
+        show_status(there / "out", None, None, Console(file=said))
+    assert f"The run was started in {there}." in caught.value.remedy and Path.cwd() == elsewhere
+
+
+def test_a_request_of_before_folders_were_noted_is_still_read(tmp_path: Path) -> None:
+    (tmp_path / "requests.json").write_text('{"requests": [{"grid": "demo", "changes": {"seeds": [0]}}]}')
+    said = io.StringIO()
+    show_status(tmp_path, None, None, Console(file=said))
+    assert "0 of 40 cells done" in said.getvalue()
 
 
 @pytest.mark.parametrize("key", ["../../etc", "a" * 39, "A" * 40, "a" * 40 + "\n", "", "..", None])

@@ -29,6 +29,7 @@ from bench.victim.spec import ModelSpec, model_spec
 from defenders.lora import Lora
 from defenders.strip import Strip
 from tests.hostile.strategies import examples, hostile, values
+from tests.tiny import tiny_model
 
 GRID_KEYS = [field.name for field in dataclasses.fields(Grid)]
 SPECS = (Cell, DatasetSpec, ModelSpec, Grid, BadNets, Lora, Strip)
@@ -182,3 +183,18 @@ def test_pickled_weights_and_code_of_its_own_are_refused(tmp_path: Path, name: s
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(CellError, match="code of its own"):
         checked_folder(ModelSpec(name="m", path=str(tmp_path)))
+
+
+@pytest.mark.parametrize("left", [0, 7, 100, -1])
+def test_weights_whose_download_broke_off_are_refused_before_anything_runs(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, left: int
+) -> None:
+    model = tiny_model(tmp_path_factory, "bert")
+    for path in model.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    spec = ModelSpec(name="m", path=str(tmp_path))
+    assert checked_folder(spec) == tmp_path
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:left])
+    with pytest.raises(CellError, match=r"model.safetensors of model 'm' .* is damaged or not whole"):
+        checked_folder(spec)

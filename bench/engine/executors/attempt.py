@@ -42,7 +42,7 @@ def outcome(payload: Mapping[str, Any], build: Callable[[], Built | Exception]) 
     except LostError as error:
         return Outcome(key, error=error_of(error, payload["kind"]), lost=error.key)
     except UnwritableError as error:
-        return Outcome(key, error=error_of(error, payload["kind"]), stuck=str(error))
+        return Outcome(key, error=error_of(error, payload["kind"]), stuck=error.problem)
     except Exception as error:
         return Outcome(key, error=error_of(error, payload["kind"], traceback.format_exc()))
 

@@ -6,10 +6,8 @@ import contextlib
 import dataclasses
 import logging
 import os
-import shutil
 import socket
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +17,7 @@ from bench.core.errors import RequestError
 from bench.engine.executors import Outcome, Task
 from bench.engine.executors.attempt import ATTEMPTS, Attempt, attempt, died
 from bench.engine.executors.local import WORKER_ENVIRONMENT
+from bench.engine.executors.ray_session import Session
 from bench.engine.work import Machine
 from bench.victim.kept import keep_models
 
@@ -60,7 +59,7 @@ class RayExecutor:
             RequestError: Ray is not installed, the cluster does not answer, or has no room for one worker.
         """
         self.ray = _imported()
-        self._folder: str | None = None  # of an own cluster: sockets and logs, gone with it
+        self._session: Session | None = None  # of an own cluster: sockets and logs, gone with it
         self._own = not self.ray.is_initialized()
         if self._own:
             self._connect(address, workers and workers * shards)
@@ -94,9 +93,8 @@ class RayExecutor:
             settings |= {"num_cpus": workers, "include_dashboard": False, "object_store_memory": OBJECTS}
         try:
             if not address and "RAY_TMPDIR" not in os.environ:
-                # Below /tmp where there is one: a socket's path has at most 103 to 107 bytes.
-                place = "/tmp" if os.path.isdir("/tmp") else None
-                self._folder = settings["_temp_dir"] = tempfile.mkdtemp(prefix=f"bench-ray-{os.getpid()}-", dir=place)
+                self._session = Session()
+                settings["_temp_dir"] = self._session.folder
             _answers(address)
             self.ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
         except (OSError, ValueError, RuntimeError) as error:
@@ -155,8 +153,8 @@ class RayExecutor:
     def _leave(self) -> None:
         if self._own:
             self.ray.shutdown()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._session is not None:
+            self._session.end()
 
 
 def _reason(error: BaseException) -> str:
