@@ -160,8 +160,8 @@ def _fused(
 ) -> Tensor:
     """Return what PyTorch's fused kernel makes of the parts, whose type the result has.
 
-    On a CPU its kernel for bf16 is no faster than the one for fp32, and its backward pass takes 2 to 5 times as long:
-    there bf16 is widened for the kernel.
+    On a CPU its kernel for bf16 is no faster than the one for fp32, and with the backward pass takes 2 to 5 times as
+    long up to 128 tokens: there bf16 is widened for the kernel.
     """
     kind = query.dtype
     if kind == torch.bfloat16 and query.device.type == "cpu":
