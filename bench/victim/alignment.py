@@ -53,8 +53,8 @@ def mix(gradient: Tensor, projection: Tensor, mu: Tensor | float) -> Tensor:
 def mix_in_place(gradients: Sequence[Tensor], references: Sequence[Tensor], length: float, mu: float) -> None:
     """Change gradients, taken as one vector g, to `mix` of g and of g `aligned` with the references.
 
-    For a CPU: block by block, so that nothing as large as a word embedding is allocated, whose fresh pages cost more
-    than what is computed in them.
+    For a CPU: block by block, so that nothing as large as a word embedding is made, and two passes over memory do in
+    place of ten.
 
     Args:
         gradients: contiguous.
