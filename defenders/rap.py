@@ -112,10 +112,15 @@ class Rap(Defender):
     ) -> Generator[Any, Any, tuple[np.ndarray, np.ndarray]]:
         """Find the fall of the protected label's probability under the trigger [n], and who is predicted so [n].
 
-        `before` are the probabilities [n, classes] without the trigger.
+        It is NaN for the others, whom nobody asks for and who are not read again. `before` are the probabilities
+        [n, classes] without the trigger.
         """
         from bench.victim.questions import LikelyUnder
 
-        after = yield LikelyUnder(trigger, trigger.encode(texts))
-        drop = before[:, self.protected_label].astype(np.float64) - after[:, self.protected_label]
-        return drop, before.argmax(-1) == self.protected_label
+        protected = before.argmax(-1) == self.protected_label
+        drop = np.full(len(texts), np.nan)
+        if protected.any():
+            after = yield LikelyUnder(trigger, trigger.encode([texts[row] for row in np.flatnonzero(protected)]))
+            own = self.protected_label
+            drop[protected] = before[protected, own].astype(np.float64) - after[:, own]
+        return drop, protected

@@ -14,6 +14,8 @@ from bench.victim.batching import Batch, Encoded
 from bench.victim.recipes import AlignmentOptions
 from bench.victim.run import Run
 
+BLOCK = 1 << 16  # numbers: two blocks and what is made of them stay in the cache of a core
+
 
 def aligned(gradient: Tensor, reference: Tensor) -> Tensor:
     """Return |g . c| / ||c||^2 * c for one tensor; g itself where g or c is 0. Same shape, no wait for the device.
@@ -48,9 +50,33 @@ def mix(gradient: Tensor, projection: Tensor, mu: Tensor | float) -> Tensor:
     return (1 - mu) * projection + mu * gradient
 
 
-def mean_norm(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the mean L2 norm of the tensors that are not 0, a scalar; 0 when all are."""
-    norms = torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors])
+def mix_in_place(gradients: Sequence[Tensor], references: Sequence[Tensor], length: float, mu: float) -> None:
+    """Change gradients, taken as one vector g, to `mix` of g and of g `aligned` with the references.
+
+    For a CPU: block by block, so that nothing as large as a word embedding is made, and two passes over memory do in
+    place of ten.
+
+    Args:
+        gradients: contiguous.
+        length: the L2 norm of the references, taken as one vector.
+    """
+    if mu == 1 or not length > 0:
+        return
+    blocks = [
+        pair
+        for gradient, reference in zip(gradients, references, strict=True)
+        for pair in zip(gradient.view(-1).split(BLOCK), reference.reshape(-1).split(BLOCK), strict=True)
+    ]
+    scale = (1 - mu) * abs(sum(float((gradient * (reference / length)).sum()) for gradient, reference in blocks))
+    for gradient, reference in blocks:
+        if mu == 0:
+            torch.div(reference, length, out=gradient).mul_(scale)
+        else:
+            gradient.mul_(mu).add_(reference / length, alpha=scale)
+
+
+def mean_norm(norms: Tensor) -> Tensor:
+    """Return the mean of the norms [n] that are not 0, a scalar; 0 when all are."""
     return norms.sum() / (norms > 0).sum().clamp(min=1)
 
 
@@ -130,8 +156,16 @@ class GradientAlignment:
         if not pairs:
             return
         gradients, references = [parameter.grad for parameter, _ in pairs], [reference for _, reference in pairs]
-        align = aligned_globally if self.options.projection == "global" else aligned_each
-        mu = self._mu(run, loss, mean_norm(references))
+        norms = torch.stack([torch.linalg.vector_norm(reference) for reference in references])
+        together, mu = self.options.projection == "global", self._mu(run, loss, mean_norm(norms))
+        if norms.device.type == "cpu" and all(gradient.is_contiguous() for gradient in gradients):
+            if together:
+                mix_in_place(gradients, references, float(torch.linalg.vector_norm(norms)), float(mu))
+                return
+            for gradient, reference, length in zip(gradients, references, norms.tolist(), strict=True):
+                mix_in_place([gradient], [reference], length, float(mu))
+            return
+        align = aligned_globally if together else aligned_each
         for parameter, projection in zip((p for p, _ in pairs), align(gradients, references), strict=True):
             parameter.grad = mix(parameter.grad, projection, mu)
 

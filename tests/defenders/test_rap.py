@@ -70,6 +70,24 @@ def test_the_gradient_is_that_of_the_vectors_alone(tmp_path_factory: Any, wrap: 
     assert float((found * direction).sum()) == pytest.approx((values[0] - values[1]) / (2 * step), rel=0.05, abs=1e-5)
 
 
+@pytest.mark.parametrize("label", [0, 1])
+def test_only_texts_of_the_protected_label_are_read_again(tmp_path_factory: Any, label: int) -> None:
+    victim = tiny_victim(tmp_path_factory, "bert")
+    trigger = SoftTrigger(victim, "mb")
+
+    def drops(before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return answered(victim, Rap(protected_label=label)._drops(trigger, list(TEXTS), before))
+
+    before = np.array([[0.9, 0.1] if row % 3 else [0.2, 0.8] for row in range(len(TEXTS))], dtype=np.float32)
+    drop, protected = drops(before)
+    assert protected.tolist() == [bool(row % 3) == (label == 0) for row in range(len(TEXTS))]
+    assert np.isnan(drop).tolist() == (~protected).tolist()
+    expected = before[:, label] - trigger.probabilities(trigger.encode(TEXTS))[:, label]
+    np.testing.assert_allclose(drop[protected], expected[protected], atol=1e-6)
+    nobody, none = drops(np.tile(np.eye(2)[1 - label], (len(TEXTS), 1)))
+    assert np.isnan(nobody).all() and not none.any()
+
+
 def test_a_step_uses_its_own_gradient_and_keeps_the_length(tmp_path_factory: Any) -> None:
     def moved(momentum: float) -> torch.Tensor:
         trigger = SoftTrigger(tiny_victim(tmp_path_factory, "bert"), "mb")

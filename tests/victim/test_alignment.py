@@ -18,6 +18,7 @@ from bench.victim.alignment import (
     gated_mu,
     mean_norm,
     mix,
+    mix_in_place,
     mu_by_epoch,
     mu_by_step,
 )
@@ -60,9 +61,30 @@ def test_the_mixture_by_hand():
     assert mix(tensor([3.0, 4.0]), tensor([0.0, 4.0]), 0.25).tolist() == [0.75, 4]
 
 
+@pytest.mark.parametrize("mu", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("scale", [1.0, 1e-18])  # with the second the square of the references' norm is no fp32 number
+def test_block_by_block_comes_to_what_the_equations_say(mu, together, scale, monkeypatch):
+    monkeypatch.setattr("bench.victim.alignment.BLOCK", 7)  # neither divides the other
+    generator = torch.Generator().manual_seed(5)
+    shapes = [(5, 4), (3,), (2, 3)]
+    gradients = [torch.randn(shape, generator=generator) for shape in shapes]
+    references = [scale * torch.randn(shape, generator=generator) for shape in shapes]
+    references[1].zero_()
+    align = aligned_globally if together else aligned_each
+    expected = [mix(*pair, mu) for pair in zip(gradients, align(gradients, references), strict=True)]
+    groups = [range(3)] if together else [[0], [1], [2]]
+    places = [gradient.data_ptr() for gradient in gradients]
+    for group in groups:
+        mine, theirs = [gradients[place] for place in group], [references[place] for place in group]
+        mix_in_place(mine, theirs, float(torch.cat([c.flatten() for c in theirs]).norm()), mu)
+    torch.testing.assert_close(gradients, expected, rtol=1e-5, atol=1e-6)
+    assert [gradient.data_ptr() for gradient in gradients] == places
+
+
 def test_the_mean_norm_leaves_out_tensors_of_zero():
-    assert mean_norm([tensor([3.0, 4.0]), ZERO, tensor([[1.0]])]).item() == 3
-    assert mean_norm([ZERO, ZERO]).item() == 0
+    assert mean_norm(tensor([5.0, 0.0, 1.0])).item() == 3
+    assert mean_norm(tensor([0.0, 0.0])).item() == 0
 
 
 def test_mu_by_epoch_is_the_published_schedule():

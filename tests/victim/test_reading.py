@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from bench.victim.joint.dropout import keep
+from bench.victim.batching import Encoded
+from bench.victim.joint.attention import Heads, attend
+from bench.victim.joint.dropout import Streams, keep
 from bench.victim.joint.encoder import Encoder
-from bench.victim.joint.layout import Source
+from bench.victim.joint.layout import Source, lay_out
 from bench.victim.joint.passes import JointModel
 from bench.victim.joint.reading import Reader, reader
 from bench.victim.states import last_states, penultimate
@@ -29,6 +31,23 @@ def test_a_part_of_a_mask_is_that_part_of_the_whole() -> None:
     assert torch.equal(drawn(torch.tensor([4, 0])), drawn()[[4, 0]])
     part = (slice(None), slice(0, 2))
     assert torch.equal(drawn(part), drawn()[part]) and drawn(part).shape == (5, 2, 3)
+
+
+@pytest.mark.parametrize("heads", [Heads(4), Heads(4, keys=2, causal=True), Heads(4, window=1)])
+def test_attention_of_bf16_is_computed_in_fp32_on_a_cpu(heads: Heads) -> None:
+    generator = torch.Generator().manual_seed(2)
+    data = Encoded([[1] * length for length in (3, 9, 9, 4)], [0] * 4, 0)
+    layout = lay_out([Source(0, data, range(4))], torch.device("cpu"), split=True)
+    widths = (32, 32 * (heads.keys or 4) // 4, 32 * (heads.keys or 4) // 4)
+    narrow = [torch.randn(25, width, generator=generator).bfloat16().requires_grad_() for width in widths]
+    wide = [part.detach().float().requires_grad_() for part in narrow]
+    found, expected = (attend(*parts, layout, heads, Streams(None)) for parts in (narrow, wide))
+    assert found.dtype == torch.bfloat16 and torch.equal(found, expected.bfloat16())
+    direction = torch.randn(25, 32, generator=generator).bfloat16()
+    found.backward(direction)
+    expected.backward(direction.float())
+    for one, other in zip(narrow, wide, strict=True):
+        assert torch.equal(one.grad, other.grad.bfloat16())
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta"])
