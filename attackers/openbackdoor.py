@@ -35,6 +35,7 @@ PIPELINE_ONLY = {
     "ripples": "is a way of training, and poisons its rows with BadNets",
     "lws": "learns its substitutions while it trains the victim, on a GPU",
 }
+INSTEAD = {"ripples": "take openbackdoor:badnets", "lws": "take this suite's lws"}  # in a grid
 RULES = {
     "sos": "poison_part of its SOSPoisoner: int(ratio n) of the shuffled non-target rows, and negative rows, are added",
     "lwp": "poison_part of its LWPPoisoner: int(ratio n) rows, or all there are, become negative rows and one poisoned",
@@ -172,8 +173,9 @@ def bridged(name: str) -> type:
         OpenBackdoorMissing: the package is not installed, or does not import.
     """
     if name in PIPELINE_ONLY:
+        instead = f", or {INSTEAD[name]}" if name in INSTEAD else ""
         raise RequestError(
-            f"attacker {RESERVED + name!r} {PIPELINE_ONLY[name]}.", "Run it in OpenBackdoor's own pipeline."
+            f"attacker {RESERVED + name!r} {PIPELINE_ONLY[name]}.", f"Run it in OpenBackdoor's own pipeline{instead}."
         )
     if name not in NAMES:
         raise unknown("attacker", f"{RESERVED}{name}", [f"{RESERVED}{one}" for one in NAMES])

@@ -17,6 +17,7 @@ import functools
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,7 +26,7 @@ from bench.core.errors import CellError, unknown
 from bench.core.example import Example
 from bench.core.options import Text
 from bench.core.registry import RESERVED
-from bench.victim.spec import Commit
+from bench.victim.spec import Commit, ModelSpec
 from defenders.base import Defender
 from defenders.calibration import known
 from defenders.onion import DEFAULT, LOCAL, Onion, lm_place
@@ -118,9 +119,8 @@ class Rewriter(Bridged):
     def correct(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> list[Example]:
         """Return the examples in order, those of two words or more as theirs rewrites them."""
         from bench.openbackdoor.isolation import isolated
-        from bench.victim.loading import checked_folder
 
-        folder = checked_folder(self._onion().lm_spec())
+        folder = lm_folder(self._onion().lm_spec())
         device = getattr(model, "device", None) or known(self).device
         long = [place for place, (text, *_) in enumerate(poison_data) if len(text.split()) > 1]
         rewritten = list(poison_data)
@@ -173,6 +173,21 @@ BASES: dict[str, type[Bridged]] = {
     "cube": Cleanser,
 }
 NAMES = tuple(BASES)
+
+
+def lm_folder(spec: ModelSpec) -> Path:
+    """Return the folder of the language model that ONION is to read with.
+
+    Raises:
+        CellError: it is neither here nor to be had from the hub.
+    """
+    from bench.victim.loading import checked_folder
+
+    try:
+        return checked_folder(spec)
+    except CellError as error:
+        remedy = "Set lm to a folder with GPT-2, openbackdoor:onion(lm=FOLDER), or let this machine reach the hub."
+        raise CellError(error.problem, remedy) from error
 
 
 @functools.cache

@@ -62,7 +62,8 @@ def verify_data(data: str | None, datasets: str | None, console: Console) -> int
     counts = Counter(states.values())
     _say(console, f"{len(states)} pinned files in {folder}: " + _counted(counts))
     if counts[OK] < len(states):
-        _say(console, f"Remedy: python -m bench data fetch --data {folder}")
+        chosen = f" --datasets {datasets}" if datasets else ""
+        _say(console, f"Remedy: python -m bench data fetch --data {folder}{chosen}")
         return 1
     return 0
 

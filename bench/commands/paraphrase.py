@@ -154,7 +154,10 @@ def _summary(journal: Journal, texts: list[str], units: set[str], asked: Asked, 
     speed = content.speed()
     if speed is not None:
         _say(console, f"{speed:.2f} sentences a second over all {content.sentences} of the bank")
-    _say(console, f'Use it: --attacks "{asked.attack}(bank_file={asked.bank})"')
+    if without < len(texts):
+        _say(console, f'Use it: --attacks "{asked.attack}(bank_file={asked.bank})"')
+    else:
+        _say(console, "Remedy: no attack can use this bank; make another with another model or other options.")
     return 1 if without else 0
 
 

@@ -144,7 +144,8 @@ def _language_model(lm: str, training: list[str], seed: int, device: str) -> Any
             )
         return language_model(checked_folder(ModelSpec(name=hub, hub=hub, revision=commit)), hub, device=device)
     except CellError as error:
-        raise RequestError(error.problem, error.remedy) from error
+        remedy = "Name a folder with a generative model and tokenizer, let this machine reach the hub, or take local."
+        raise RequestError(error.problem, remedy) from error
 
 
 def _line(title: str, dropped: int, found: Stealth) -> list[str]:

@@ -51,10 +51,11 @@ def has_plain_head(model: Any) -> bool:
     if type(head) is not nn.Linear or getattr(model, "base_model", model) is model:
         return False
     ids = torch.arange(1, 6, device=model.device)[None] % len(head.weight)
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     with torch.inference_mode():
-        own = model(input_ids=ids).logits
+        own = model(**given).logits
         try:
-            ours = head(model.base_model(input_ids=ids)[0])
+            ours = head(model.base_model(**given)[0])
         except (TypeError, ValueError, RuntimeError, IndexError):  # something stands between the two
             return False
     return own.shape == ours.shape and torch.allclose(own, ours, atol=1e-5, rtol=1e-5)

@@ -115,6 +115,8 @@ def test_a_table_of_attacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (["--target-label", "2"], "The target label is 2, and 'demo' has the labels 0 to 1."),
         (["--attacks", "badnets", "--lm", "gpt2"], "--lm gpt2 is no folder, and as a hub id it has no pinned commit."),
         (["--dataset", "sst3"], "Did you mean 'sst2'?"),
+        # The way out is about --lm: there is no --set here.
+        (["--attacks", "badnets", "--lm", f"no/body@{'0' * 40}"], "let this machine reach the hub, or take local"),
     ],
 )
 def test_a_wrong_request_is_refused(words: list[str], reason: str) -> None:

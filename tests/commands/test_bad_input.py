@@ -25,6 +25,7 @@ WRONG = {
         "openbackdoor:strip",
     ),
     "openbackdoor's trainer": ([*RUN, "--attacks", "openbackdoor:neuba"], "poisons no labelled rows", "own pipeline"),
+    "openbackdoor's lws": ([*RUN, "--attacks", "openbackdoor:lws"], "on a GPU", "or take this suite's lws"),
     "unknown model": ([*RUN, "--models", "minilm"], "no model named 'minilm'", "'minilm-l6'"),
     "unknown option": ([*RUN, "--defenders", "lora(rnk=4)"], "option of defender 'lora' named 'rnk'", "'rank'"),
     "unknown set axis": ([*RUN, "--set", "modl.epochs=2"], "no axis named 'modl'", "'model'"),

@@ -109,6 +109,14 @@ def test_a_bank_serves_an_attack_on_the_users_own_data(strap: Path, tmp_path: Pa
     assert [stage.key for stage in elsewhere.unique()] == [stage.key for stage in plan.unique()]
 
 
+def test_a_bank_in_which_everything_failed_is_not_offered(tmp_path: Path) -> None:
+    short = write_gpt2(tmp_path / "short", marks=False, positions=8)
+    words = ["--dataset", "demo", "--splits", "train", "--limit", "4", "--method", "instruct", "--model", str(short)]
+    code, said = paraphrase(*words, "--bank", str(tmp_path / "b"))
+    assert code == 1 and "0 texts have a paraphrase, 4 have none" in said and "longer than the 8 tokens" in said
+    assert "Use it" not in said and "no attack can use this bank" in said
+
+
 def test_a_bank_that_is_not_there_fails_its_cells_alone(tmp_path: Path, tiny: Tiny) -> None:  # noqa: F811
     plan = tiny.plan(attacks=[f"stylebkd(bank_file={tmp_path}/no.bank)", "badnets"], defenders=["vanilla"])
     report = tiny.run(plan)

@@ -12,6 +12,7 @@ from bench.data import SPLITS, about, dataset_spec, load_bank, load_dataset
 from bench.data.check import pins_in_force, verify
 from bench.data.published import load_published, rebuilt_files
 from bench.data.readers import read_poison
+from bench.report.datasets_table import dataset_counts
 
 ATTACKS = ("badnets", "addsent", "synbkd", "stylebkd")
 COUNTS = {  # rows by label in train, dev, test
@@ -51,6 +52,12 @@ def test_counts_of_the_clean_splits(published, name):
         assert tuple(labels[label] for label in range(len(data.classes))) == expected
         assert len(data.rows[split]) == len(set(data.rows[split])) == len(data.split(split))
         assert all(example.text and isinstance(example.text, str) for example in data.split(split))
+    words = [len(example.text.split()) for example in data.train]
+    assert dataset_counts()[name] == {  # what Table 5 says where no record does
+        "classes": len(data.classes),
+        **{split: len(data.split(split)) for split in SPLITS},
+        "mean_words": round(sum(words) / len(words), 2),
+    }
 
 
 @pytest.mark.parametrize("name", COUNTS)

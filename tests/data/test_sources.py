@@ -175,6 +175,7 @@ def test_verify_and_fetch_as_commands(published: Path, tmp_path: Path) -> None:
     (tmp_path / "new/datasets/Toxic/hsol/train.tsv").write_bytes(b"altered")
     code, said = bench("verify", "--data", target, "--datasets", "hsol")
     assert code == 1 and "altered  datasets/Toxic/hsol/train.tsv" in said and "21 ok" in said
+    assert said.endswith(f"Remedy: python -m bench data fetch --data {target} --datasets hsol\n")
     assert bench("fetch", "--data", target, "--from", str(published), "--datasets", "hsol")[0] == 0
     code, said = bench("verify", "--data", target, "--datasets", "sst3")
     assert code == 2 and "Did you mean 'sst2'?" in said

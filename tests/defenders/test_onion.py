@@ -82,6 +82,18 @@ def test_the_planted_word_is_deleted_and_the_attack_fails(tmp_path_factory: Any,
     assert found.victim.fingerprint() == before
 
 
+def test_the_local_model_is_never_read_without_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its padding token is no stranger to its head's probe; transformers would warn in the middle of a run."""
+    from transformers import PreTrainedModel
+
+    masks = []
+    name = "warn_if_padding_and_no_attention_mask"
+    monkeypatch.setattr(PreTrainedModel, name, lambda self, ids, mask: masks.append(mask))
+    monkeypatch.setattr("bench.victim.local_lm.STEPS", 1)
+    local_language_model(["good film", "bad film", "fine film"], seed=0).perplexities(["good film"])
+    assert masks and all(mask is not None for mask in masks)
+
+
 def test_the_local_model_is_a_function_of_texts_and_seed(
     tmp_path_factory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

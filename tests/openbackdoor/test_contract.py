@@ -180,3 +180,16 @@ def test_an_attacker_poisons_all_it_is_given(cls: type) -> None:
     ]
     with pytest.raises(RequestError, match="mode"):
         poisoner(SPLITS, "test")
+
+
+def test_onions_missing_language_model_is_about_its_lm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way out is an option of the defender; `--set model.path` would change the victim."""
+    from huggingface_hub import constants
+
+    from bench.victim.spec import ModelSpec
+    from defenders.openbackdoor import lm_folder
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CellError, match="not on this machine") as caught:
+        lm_folder(ModelSpec(name="no/body", hub="no/body", revision="0" * 40))
+    assert "openbackdoor:onion(lm=FOLDER)" in caught.value.remedy and "--set" not in str(caught.value)

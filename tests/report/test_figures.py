@@ -170,6 +170,8 @@ def test_ratios_are_drawn_as_they_stand_in_the_records() -> None:
     assert list(first["HFR clean"].get_ydata()) == entry["hfr"]
     assert len({(line.get_marker(), line.get_linestyle()) for line in first.values()}) == 4
     assert [panel.get_title() for panel in figure.axes[:2]] == ["Badnets", "Addsent"]
+    assert "LFR" in figure.get_supylabel() and "HFR" in figure.get_supylabel()
+    assert watched_figure(5)[1].get_supylabel() == ""  # there the colour is the value, and the bar has its name
 
 
 def test_errors_are_strips_and_an_undefined_one_says_why() -> None:

@@ -2,7 +2,7 @@
 
 Through training, the victim's outputs on clean and on poisoned rows (the clean and the backdoor mapping) are split by
 Gaussian filters over the input embeddings into a low and a high frequency part. Where this departs from the published
-code: docs/fourier.md.
+code: leaderboard/DEVIATIONS.md.
 """
 
 from __future__ import annotations

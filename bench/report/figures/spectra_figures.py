@@ -42,6 +42,8 @@ def draw(data: Watched) -> Any:
         named = {label: handle for handle, label in reversed(shown)}
         labels = sorted(named, key=lambda label: (label.split()[1] != "clean", label.split()[0] != "LFR"))
         figure.legend([named[label] for label in labels], labels, loc="outside upper center", ncols=4)
+    if rows and data.spectrum.kind == "ratios":
+        figure.supylabel("share of the mapping's norm: LFR its low, HFR its high part (log)", fontsize=9)
     if image is not None:
         bar = figure.colorbar(image, ax=panels, shrink=min(1.0, 2.4 / len(rows)), extend="both", pad=0.01)
         bar.set_label(f"relative error (dark: small; cut to {LIMITS[0]:g} to {LIMITS[1]:g})")
