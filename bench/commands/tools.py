@@ -23,6 +23,7 @@ class Plugin(StrEnum):
 
     attacker = "attacker"
     defender = "defender"
+    model = "model"
 
 
 class Form(StrEnum):
@@ -38,9 +39,13 @@ def add_tools(app: typer.Typer, guard: Guard) -> None:
 
     @app.command()
     def new(kind: Plugin, name: str, debug: given.Debug = False) -> None:
-        """Write the file of a new attacker or defender, and its test. Both pass; here, or in a checkout's folders."""
+        """Write the file of a new attacker or defender, and its test; or a model of random weights, to measure with."""
 
         def action() -> int:
+            if kind is Plugin.model:
+                from bench.commands.new_model import write_model
+
+                return write_model(name, PlainConsole(soft_wrap=True))
             from bench.commands.new import write_new
 
             return write_new(kind.value, name, PlainConsole(soft_wrap=True))
