@@ -35,6 +35,7 @@ def cell_of(record: Mapping[str, Any]) -> str:
         f"recipe {cell['recipe']}" if cell["recipe"] != "released" else "",
         f"{options['epochs']} epochs" if options["epochs"] != spec.epochs else "",
         f"rate {options['learning_rate_pet']:g}" if options["learning_rate_pet"] != spec.learning_rate_pet else "",
+        f"momentum {cell['defense']['options']['momentum']:g}" if cell["defense"]["options"].get("momentum") else "",
         f"seed {cell['seed']}" if cell["seed"] else "",
     ]
     return ", ".join(filter(None, apart)) or "default"
@@ -118,6 +119,17 @@ TABLES: dict[str, Callable[[Held], str]] = {
     "budget": lambda held: table(held, lambda key: key[2:] == (RATIO, "budget 96"), "Cell"),
     "detectors": lambda held: table(
         held, lambda key: key[1] in ("strip", "rap") and key[2:] == (RATIO, "default"), after=("FRR", "FAR", "AUROC")
+    ),
+    "mended": lambda held: table(
+        held,
+        lambda key: (
+            key[0] in ("badnets", "addsent")
+            and key[1].removeprefix("openbackdoor:") in ("strip", "rap")
+            and key[2] == RATIO
+            and key[3] in ("default", "momentum 1")
+        ),
+        "Cell",
+        after=("FRR", "FAR"),
     ),
     "cleansers": lambda held: table(
         held, lambda key: key[1] in ("bki", "cube") and key[2:] == (RATIO, "default"), after=("Removed, poisoned",)
