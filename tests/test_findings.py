@@ -99,6 +99,20 @@ def test_what_the_deviations_say_of_fine_mixing() -> None:
         assert f"{one}, {two} and {three}" in said
 
 
+def test_what_the_deviations_say_of_strip_and_rap() -> None:
+    held, said = records(), (FOLDER / "DEVIATIONS.md").read_text(encoding="utf-8")
+    for defense, cell in (
+        *(("strip", "default"), ("openbackdoor:strip", "default"), ("rap", "default")),
+        *(("openbackdoor:rap", "default"), ("rap", "momentum 1")),
+    ):
+        pairs = []
+        for attack in ("badnets", "addsent"):
+            found = held[attack, defense, 0.1, cell]["metrics"]
+            pairs.append(f"{100 * found['frr']['value']:.2f} and {100 * found['far']['value']:.2f} %")
+        (line,) = [row for row in said.splitlines() if row.startswith(f"| {defense.rpartition(':')[2].upper()} |")]
+        assert all(pair in line for pair in pairs), (defense, pairs)
+
+
 def test_what_is_said_of_the_training_of_musclelora() -> None:
     for attack, looks in (("badnets", [0.75, 0.78, 0.80]), ("addsent", [0.72, 0.75, 0.78])):
         record = records()[attack, "musclelora", 0.1, "default"]
