@@ -39,7 +39,7 @@ def add_tools(app: typer.Typer, guard: Guard) -> None:
 
     @app.command()
     def new(kind: Plugin, name: str, debug: given.Debug = False) -> None:
-        """Write the file of a new attacker or defender, and its test; or a model of random weights, to measure with."""
+        """Write a new attacker or defender with its test, or a random model."""
 
         def action() -> int:
             if kind is Plugin.model:

@@ -10,8 +10,10 @@ from typer.testing import CliRunner
 
 from bench import plan_grid
 from bench.cli import app
+from bench.core.packages import installed
 from bench.core.registry import DEFENDERS, own_plugins
 from bench.engine.stages import with_ancestors
+from bench.openbackdoor import OpenBackdoorMissing
 from bench.report.explain import cell_of, explain
 from tests.report.fixtures import record
 
@@ -55,6 +57,10 @@ def test_the_learning_rate_is_that_of_what_trains() -> None:
 def test_every_published_record_is_explained_with_its_numbers() -> None:
     for line in PUBLISHED.read_text(encoding="utf-8").splitlines():
         one = json.loads(line)
+        if one["cell"]["defense"]["name"].startswith("openbackdoor:") and not installed("openbackdoor"):
+            with pytest.raises(OpenBackdoorMissing, match="pip install"):
+                explain(cell_of(one), one)
+            continue
         lines = explain(cell_of(one), one)
         assert f"ASR {100 * one['metrics']['asr']['value']:.2f}" in lines[-1]
         rows = one["poison"]["rows"]

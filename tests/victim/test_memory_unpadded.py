@@ -39,9 +39,10 @@ def kept_bytes(victim: Victim) -> tuple[int, int]:
 @pytest.mark.parametrize("numbers", ["fp32", "bf16", "bf16 weights"])
 @pytest.mark.parametrize("what", ["lora", "mslr", "adapter", "prefix"])
 @pytest.mark.parametrize("kind", ["bert", *COMPACT])
-def test_against_the_graph(kind: str, what: str, numbers: str) -> None:
+def test_against_the_graph(kind: str, what: str, numbers: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the graph keeps is no more than the plan says, and the plan at most a third over it.
 
+    Attention takes bf16 as it is here, as on a GPU; on a CPU, where it is widened, up to a tenth more is kept.
     Of BERT's last layer, which is one of four here, the pass keeps the first token's row, and the plan counts it whole.
     """
     if kind == "bert" and numbers == "bf16 weights":
@@ -55,6 +56,7 @@ def test_against_the_graph(kind: str, what: str, numbers: str) -> None:
         if type(part).__name__ == "BertSelfAttention":
             part.dropout.p = 0.1
     found = estimate(shape(kind), trained, load)
+    monkeypatch.setattr("bench.victim.joint.attention.WIDENED", frozenset())
     kept, copies = kept_bytes(victim)
     assert 0.97 < (found.activations + found.copies) / (kept + copies) < (1.8 if kind == "bert" else 1.35)
     if numbers == "bf16":  # BERT's pooler, too, has one, and is no part of a layer

@@ -13,6 +13,8 @@ from torch.nn import functional
 from bench.victim.joint.dropout import Streams
 from bench.victim.joint.layout import Block, Layout
 
+WIDENED = frozenset({"cpu"})  # devices on which the fused kernel is given bf16 in fp32
+
 
 class Pad(torch.autograd.Function):
     """[tokens, width] -> [size, width] with zeros where no token lies; its gradient is a plain gather."""
@@ -164,7 +166,7 @@ def _fused(
     long up to 128 tokens: there bf16 is widened for the kernel.
     """
     kind = query.dtype
-    if kind == torch.bfloat16 and query.device.type == "cpu":
+    if kind == torch.bfloat16 and query.device.type in WIDENED:
         query, key, value = query.float(), key.float(), value.float()
     mixed = functional.scaled_dot_product_attention(
         query, key, value, attn_mask=attn_mask, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa
