@@ -144,6 +144,14 @@ TABLES: dict[str, Callable[[Held], str]] = {
         ),
         "Cell",
     ),
+    "recipes": lambda held: table(
+        held,
+        lambda key: (
+            key[:3] in {(*of[:2], RATIO) for of in held if of[3] == "recipe paper"}
+            and key[3] in ("default", "recipe paper")
+        ),
+        "Cell",
+    ),
     "ratios": lambda held: table(held, lambda key: key[1] == "musclelora" and key[3] == "default", "Ratio"),
     "fourier": fourier,
 }
