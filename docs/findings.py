@@ -144,6 +144,15 @@ TABLES: dict[str, Callable[[Held], str]] = {
         ),
         "Cell",
     ),
+    "seeds": lambda held: table(
+        held,
+        lambda key: (
+            key[2] == RATIO
+            and any((*key[:3], f"seed {seed}") in held for seed in (1, 2))
+            and (key[3] == "default" or key[3].startswith("seed"))
+        ),
+        "Cell",
+    ),
     "recipes": lambda held: table(
         held,
         lambda key: (
