@@ -128,7 +128,9 @@ def test_a_number_of_a_board_leads_to_its_cell_and_a_mean_to_its_seeds(page: Any
     assert set(column(page, "#cells-table", 4)) == {"LoRA"}, "and none of the smoke test that no table takes"
     assert set(column(page, "#cells-table", 3)) == {"Badnets"}
     page.go_back()
+    wait(page, "!document.getElementById('board').hidden")
     page.locator("#board").get_by_role("link", name="34.21").first.click()
+    wait(page, "!document.getElementById('cell').hidden")
     assert visible(page) == ["cell"]
 
 
