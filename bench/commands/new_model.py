@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +16,8 @@ def write_model(name: str, console: Console) -> int:
     Raises:
         RequestError: no such model, no shape in its file, the folder is there, or it cannot be written.
     """
+    from safetensors import SafetensorError
+
     from bench.data import dataset_spec, load_dataset
     from bench.victim.random_model import write_random_model
     from bench.victim.spec import model_spec
@@ -25,8 +28,10 @@ def write_model(name: str, console: Console) -> int:
     texts = [example.text for example in load_dataset(dataset_spec("demo"), None).train]
     try:
         weights = write_random_model(spec, texts, folder)
-    except OSError as error:
-        raise RequestError(f"{folder} cannot be written: {error.strerror}.", "Work in another folder.") from None
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise RequestError(f"{folder} cannot be written: {reason}.", "Work in another folder.") from None
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+Found = TypeVar("Found")
 
 
 class BenchError(Exception):
@@ -38,6 +40,14 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> RequestError:
     close = difflib.get_close_matches(str(name).casefold(), lower, n=1, cutoff=0.5)
     remedy = f"Did you mean {lower[close[0]]!r}?" if close else "There are: " + (", ".join(names) or "none") + "."
     return RequestError(f"There is no {kind} named {str(name)!r}.", remedy)
+
+
+def tried(act: Callable[[], Found]) -> Found | Exception:
+    """Return what `act` returns, or the error that it raises: where one of several may fail without the others."""
+    try:
+        return act()
+    except Exception as error:
+        return error
 
 
 def reason_of(error: Mapping[str, Any], *, remedy: bool = True) -> str:

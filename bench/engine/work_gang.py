@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.core.errors import tried
 from bench.core.memory import free, is_out_of_memory
 from bench.engine.bounded import bounded
 from bench.engine.repeatable import repeatable
@@ -47,7 +48,7 @@ def execute_gang(payloads: Sequence[Payload], root: Path, machine: Machine, work
     (name, *others) = {payload["kind"] for payload in payloads}
     kind = None if others or name in workers else _kind(name)
     if kind is None:
-        return [_caught(lambda it=payload: execute(it, root, machine, workers)) for payload in payloads]
+        return [tried(lambda it=payload: execute(it, root, machine, workers)) for payload in payloads]
     members = [_Member(payload, kind) for payload in payloads]
     left = members
     while left:
@@ -161,13 +162,6 @@ def _groups(members: Sequence[_Member]) -> list[list[_Member]]:
         else:
             groups.append([member])
     return groups
-
-
-def _caught(build: Callable[[], Built]) -> Result:
-    try:
-        return build()
-    except Exception as error:
-        return error
 
 
 def _guard(member: _Member, act: Callable[[], None]) -> None:

@@ -66,13 +66,17 @@ def block(selection: Selection, one: Setting, shown: Mapping[Key, Cell], dataset
     grid = {name: [shown.get((dataset, model, attack, name)) for attack in attacks] for name in defenses}
     meant = averaged(grid)
     counted = {name: [cells[place] for place in meant] for name, cells in grid.items()}
-    average = average_ranks(counted)
+    told = {
+        names(record)[3] for record in records if record.get("oracle")
+    }  # what no defense knows: it competes with none
+    ranked = {name: cells for name, cells in counted.items() if name not in told}
+    average = dict.fromkeys(defenses) | average_ranks(ranked)
     best = marks(
-        [group_mean([comparable_asr(cell) for cell in counted[name]]) for name in defenses],
-        sum(any(counted[name]) for name in defenses),
+        [group_mean([comparable_asr(cell) for cell in cells]) for cells in ranked.values()],
+        sum(any(cells) for cells in ranked.values()),
         underline=False,
     )
-    mark_of = dict(zip(defenses, best, strict=True))
+    mark_of = dict.fromkeys(defenses, "") | dict(zip(ranked, best, strict=True))
     defenses.sort(key=lambda name: (average[name] is None, average[name] or 0.0))
     attack_names = [escape(printed_name("attacks", attack)) for attack in attacks]
     headers = ["Defense", "Clean samples", "CACC", "CACC loss", "ASR", "Average rank"]
@@ -88,6 +92,8 @@ def block(selection: Selection, one: Setting, shown: Mapping[Key, Cell], dataset
     if len(meant) < len(attacks):
         over = ", ".join(attack_names[place] for place in meant)
         shown_attacks += f" Means and ranks over {over}: more defenses have these than all."
+    if told:
+        shown_attacks += " A row marked oracle has no rank."
     return [heading, shown_attacks, table(headers, rows, 1), *detection(records, attacks, defenses)]
 
 

@@ -24,10 +24,10 @@ def aligned(gradient: Tensor, reference: Tensor) -> Tensor:
     """
     length = torch.linalg.vector_norm(reference)
     # Two divisions by the norm, since its square underflows for gradients that are small but not 0.
-    direction = reference / torch.where(length > 0, length, torch.ones_like(length))
+    direction = reference / torch.where(length == 0, torch.ones_like(length), length)
     projected = (gradient * direction).sum().abs() * direction
-    # A g of 0 projects to 0, so only a reference of 0 needs the choice.
-    return torch.where(length > 0, projected, gradient)
+    # A g of 0 projects to 0, so only a reference of 0 needs the choice. What is no number stays none, and is found out.
+    return torch.where(length == 0, gradient, projected)
 
 
 def aligned_each(gradients: Sequence[Tensor], references: Sequence[Tensor]) -> list[Tensor]:
@@ -60,7 +60,7 @@ def mix_in_place(gradients: Sequence[Tensor], references: Sequence[Tensor], leng
         gradients: contiguous.
         length: the L2 norm of the references, taken as one vector.
     """
-    if mu == 1 or not length > 0:
+    if mu == 1 or length == 0:
         return
     blocks = [
         pair

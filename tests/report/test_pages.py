@@ -57,6 +57,16 @@ def test_a_missing_cell_and_its_mean_are_dashes() -> None:
     assert row(pages["README.md"], BOARD, Defense="Vanilla")["ASR"] != "—"
 
 
+def test_a_row_that_was_told_the_answer_has_no_rank_and_moves_none() -> None:
+    records = [record(defense="rap", asr=(9, 912), oracle=True), record(defense="strip", asr=(456, 912))]
+    page = render([*records, record(defense="vanilla", asr=(912, 912))])["README.md"]
+    ranks = {name: row(page, BOARD, Defense=name)["Average rank"] for name in ("RAP (oracle)", "STRIP", "Vanilla")}
+    assert ranks == {"RAP (oracle)": "—", "STRIP": "1.00", "Vanilla": "2.00"}
+    assert row(page, BOARD, Defense="RAP (oracle)")["ASR"] == "0.99"
+    assert row(page, BOARD, Defense="STRIP")["ASR"] == "**50.00**"
+    assert "A row marked oracle has no rank." in page
+
+
 def test_means_are_over_the_attacks_that_keep_most_cells_in_whole_rows() -> None:
     # Vanilla faced four attacks (ASR 50 each), LoRA and Adapter all but AddSent: 3 x 3 cells are more than 4 x 1.
     records = [record(attack=attack, defense="vanilla", asr=(456, 912)) for attack in ATTACKS]

@@ -82,6 +82,14 @@ def test_block_by_block_comes_to_what_the_equations_say(mu, together, scale, mon
     assert [gradient.data_ptr() for gradient in gradients] == places
 
 
+def test_a_clean_gradient_that_is_no_number_is_not_passed_over():
+    reference = tensor([1.0, float("nan")])
+    assert aligned(tensor([3.0, 4.0]), reference).isnan().all()
+    gradient = tensor([3.0, 4.0])
+    mix_in_place([gradient], [reference], float(reference.norm()), 0.5)
+    assert gradient.isnan().all()
+
+
 def test_the_mean_norm_leaves_out_tensors_of_zero():
     assert mean_norm(tensor([5.0, 0.0, 1.0])).item() == 3
     assert mean_norm(tensor([0.0, 0.0])).item() == 0

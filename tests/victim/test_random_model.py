@@ -66,6 +66,17 @@ def test_the_command_writes_a_folder_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
         path.name for path in (tmp_path / "bert-base-random").iterdir()
     }
+    monkeypatch.setattr("bench.victim.random_model.write_random_model", _full)
+    full = asked("llama2-7b")
+    assert full.exit_code == 2 and "No space left on device" in full.output
+    assert not (tmp_path / "llama2-7b-random").exists()
     again, unknown = asked("bert-base"), asked("bert-bas")
     assert again.exit_code == 2 and "already there" in again.output
     assert unknown.exit_code == 2 and "Did you mean 'bert-base'?" in unknown.output
+
+
+def _full(spec: Any, texts: Any, folder: Path) -> int:
+    """Fail as a full disk does, after a part was written."""
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    raise OSError(28, "No space left on device")

@@ -23,8 +23,12 @@ class Session:
         """
         place = place or Path("/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir())
         sweep(place)
-        self.folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=place)
-        self._lock = _locked(Path(self.folder) / LOCK, os.O_CREAT)
+        self._lock: int | None = None
+        while (
+            self._lock is None or not (Path(self.folder) / LOCK).exists()
+        ):  # a sweep of another run may come between the two lines
+            self.folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=place)
+            self._lock = _locked(Path(self.folder) / LOCK, os.O_CREAT)
 
     def end(self) -> None:
         """Delete the folder."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 
-from bench.core.errors import CellError
+from bench.core.errors import CellError, tried
 from bench.core.memory import free, is_out_of_memory, part_size, with_smaller_batches
 from bench.victim.batching import Encoded
 from bench.victim.joint.forward import Soft
@@ -120,21 +120,13 @@ def _answers(joint: JointModel, members: Sequence[_Member]) -> list[Any] | None:
     """
     if len(members) == 1:
         (member,) = members
-        return [_tried(lambda: member.question.alone(member.victim))]
+        return [tried(lambda: member.question.alone(member.victim))]
     try:
         return _slopes(joint, members) if isinstance(members[0].question, Slope) else _likely(joint, members)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
     return None
-
-
-def _tried(act: Callable[[], Any]) -> Any:
-    """Return what a part that is one member's own returns, or the error that it raises, which then is that member's."""
-    try:
-        return act()
-    except Exception as error:
-        return error
 
 
 def _likely(joint: JointModel, members: Sequence[_Member]) -> list[Any]:
@@ -146,7 +138,7 @@ def _likely(joint: JointModel, members: Sequence[_Member]) -> list[Any]:
         if isinstance(question, LikelyUnder):
             texts[place], soft[place] = question.texts, question.trigger.soft()
             continue
-        encoded = _tried(lambda it=member, asked=question: it.victim.encode_texts(asked.texts))
+        encoded = tried(lambda it=member, asked=question: it.victim.encode_texts(asked.texts))
         (answers if isinstance(encoded, Exception) else texts)[place] = encoded
     answers |= joint.probabilities(texts, part_size(members[0].victim.prediction_batch), soft)
     return [answers[member.place] for member in members]
@@ -164,7 +156,7 @@ def _slopes(joint: JointModel, members: Sequence[_Member]) -> list[Any]:
         losses = []
         for question, order, (first, _) in zip(questions, layout.order, layout.row_bounds, strict=True):
             rows = [first + order.index(row) for row in question.batch.rows]
-            losses.append(_tried(lambda it=question, where=rows: it.loss(likely[where])))
+            losses.append(tried(lambda it=question, where=rows: it.loss(likely[where])))
     good = [place for place, loss in enumerate(losses) if not isinstance(loss, Exception)]
     if not good:
         return losses
