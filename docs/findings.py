@@ -6,11 +6,14 @@ A table stands between `<!-- NAME -->` and `<!-- end -->`; the text around it is
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.core.metrics import wilson
+from bench.core.paired import sign_flip
+from bench.report.intervals import counts_of, interval
 from bench.report.ledger import clean_budget
 from bench.report.records import load_records
 from bench.victim.spec import model_spec
@@ -20,6 +23,17 @@ DATASET, MODEL, RATIO = "sst2-2k", "minilm-l6", 0.1
 ATTACKS = ("badnets", "addsent", "hiddenkiller", "stylebkd")
 REPAIRS = ("fine-mixing", "fine-mixing-sel", "fine-pruning", "fine-tuning")
 PLAIN = ("CACC", "ASR", "ASR, 95 %", "Floor")
+SEEDS = ("default", "seed 1", "seed 2")
+PAIRS = (
+    ("lora", "musclelora"),
+    ("lora", "lora+ga"),
+    ("lora+ga", "musclelora"),
+    ("fine-mixing", "musclelora"),
+    ("fine-mixing", "lora+ga"),
+    ("fine-tuning", "fine-mixing"),
+    ("fine-tuning", "fine-pruning"),
+    ("vanilla", "cube"),
+)
 Key = tuple[str, str, float, str]  # attack, defense, poison ratio, which cell of them
 Held = Mapping[Key, dict[str, Any]]
 
@@ -80,6 +94,11 @@ def line(parts: Iterable[str]) -> str:
     return f"| {' | '.join(parts)} |"
 
 
+def header(*columns: str) -> str:
+    """Return the two lines that begin a Markdown table."""
+    return f"{line(columns)}\n|{'---|' * len(columns)}"
+
+
 def table(held: Held, chosen: Callable[[Key], bool], *more: str, after: tuple[str, ...] = ()) -> str:
     """Return the cells chosen; columns of `more` stand before the metrics, of `after` behind them.
 
@@ -88,18 +107,74 @@ def table(held: Held, chosen: Callable[[Key], bool], *more: str, after: tuple[st
     columns = ("Attack", "Defense", *more, *PLAIN, *after)
     value = {key: 0.0 if more else record["metrics"]["asr"]["value"] for key, record in held.items()}
     keys = sorted(filter(chosen, held), key=lambda key: (ATTACKS.index(key[0]), value[key], key))
-    head = [line(columns), "|" + "---|" * len(columns)]
-    return "\n".join([*head, *(row(key, held[key], columns) for key in keys)])
+    return "\n".join([header(*columns), *(row(key, held[key], columns) for key in keys)])
 
 
-def board(attack: str, cell: str = "default") -> Callable[[Key], bool]:
-    """Return what chooses an attack's cells of one kind at the findings' ratio."""
-    return lambda key: key[0] == attack and key[2:] == (RATIO, cell)
+def seeds_of(held: Held, attack: str, defense: str) -> list[dict[str, Any]]:
+    """Return the records of a cell at the findings' ratio, one for each seed, in their order."""
+    keys = [(attack, defense, RATIO, cell) for cell in SEEDS]
+    return [held[key] for key in keys if key in held]
+
+
+def rate(record: Mapping[str, Any], name: str) -> float:
+    """Return a metric in percent."""
+    return 100 * float(record["metrics"][name]["value"])
+
+
+def means(found: Iterable[Mapping[str, Any]], name: str) -> str:
+    """Return the mean of a metric over records, in percent."""
+    return f"{statistics.fmean(rate(record, name) for record in found):.2f}"
+
+
+def attack_board(held: Held, attack: str) -> str:
+    """Return an attack's cells, each with all its seeds, by mean ASR."""
+    cells = {key[1]: seeds_of(held, attack, key[1]) for key in held if (key[0], *key[2:]) == (attack, RATIO, "default")}
+    lines = [header("Attack", "Defense", "Seeds", "CACC", "ASR", "ASR by seed", "ASR, 95 %", "Floor")]
+    for defense, found in sorted(cells.items(), key=lambda cell: (float(means(cell[1], "asr")), cell[0])):
+        counts = counts_of(found, "asr")
+        assert counts is not None, (attack, defense)
+        low, high = interval(counts)
+        by_seed = ", ".join(f"{rate(record, 'asr'):.1f}" for record in found) if len(found) > 1 else ""
+        between = f"{100 * low:.1f} to {100 * high:.1f}"
+        values = (means(found, "cacc"), means(found, "asr"), by_seed, between, means(found, "asr_floor"))
+        lines.append(line([attack, defense, str(len(found)), *values]))
+    return "\n".join(lines)
+
+
+def over_attacks(held: Held) -> str:
+    """Return the means over the attacks of each defense that has every seed of every attack."""
+    rows = []
+    for defense in sorted({key[1] for key in held}):
+        cells = [seeds_of(held, attack, defense) for attack in ATTACKS]
+        if any(len(found) < len(SEEDS) for found in cells):
+            continue
+        boards = [statistics.fmean(rate(record, "asr") for record in board) for board in zip(*cells, strict=True)]
+        every = [record for found in cells for record in found]
+        spread = statistics.fmean(statistics.stdev(rate(record, "asr") for record in found) for found in cells)
+        by_seed = ", ".join(f"{value:.1f}" for value in boards)
+        rows.append((statistics.fmean(boards), defense, means(every, "cacc"), by_seed, f"{spread:.1f}"))
+    head = header("Defense", "Mean CACC", "Mean ASR", "Mean ASR by seed", "Deviation over seeds within an attack")
+    return "\n".join([head, *(line([name, cacc, f"{asr:.2f}", *rest]) for asr, name, cacc, *rest in sorted(rows))])
+
+
+def paired(held: Held) -> str:
+    """Return for pairs of defenses, named before the seeds were run, how the second differs over attacks and seeds."""
+    lines = [header("From", "To", "Cells", "CACC", "ASR", "ASR lower in", "p of the ASR")]
+    for first, second in PAIRS:
+        both = []
+        for attack in ATTACKS:
+            left, right = ({of["cell"]["seed"]: of for of in seeds_of(held, attack, name)} for name in (first, second))
+            both += [(left[seed], right[seed]) for seed in left if seed in right]
+        apart = {name: [rate(right, name) - rate(left, name) for left, right in both] for name in ("cacc", "asr")}
+        moved = [f"{statistics.fmean(apart[name]):+.1f}" for name in ("cacc", "asr")]
+        lower, chance = sum(value < 0 for value in apart["asr"]), sign_flip(apart["asr"])
+        lines.append(line([first, second, str(len(both)), *moved, str(lower), f"{chance:.3f}" if chance else ""]))
+    return "\n".join(lines)
 
 
 def fourier(held: Held) -> str:
     """Return the relative errors at the last look at each watched training."""
-    lines = [line(["Training", "clean low", "clean high", "backdoor low", "backdoor high"]), "|" + "---|" * 5]
+    lines = [header("Training", "clean low", "clean high", "backdoor low", "backdoor high")]
     for attack, defense, ratio, cell in sorted(held):
         if (ratio, cell) != (RATIO, "watched"):
             continue
@@ -115,7 +190,9 @@ def fourier(held: Held) -> str:
 
 TABLES: dict[str, Callable[[Held], str]] = {
     "vanilla": lambda held: table(held, lambda key: key[1] == "vanilla" and key[3] == "default", "Ratio"),
-    **{attack: lambda held, attack=attack: table(held, board(attack)) for attack in ATTACKS},  # type: ignore[misc]
+    **{attack: lambda held, attack=attack: attack_board(held, attack) for attack in ATTACKS},  # type: ignore[misc]
+    "means": over_attacks,
+    "pairs": paired,
     "budget": lambda held: table(held, lambda key: key[2:] == (RATIO, "budget 96"), "Cell"),
     "detectors": lambda held: table(
         held, lambda key: key[1] in ("strip", "rap") and key[2:] == (RATIO, "default"), after=("FRR", "FAR", "AUROC")
@@ -141,15 +218,6 @@ TABLES: dict[str, Callable[[Held], str]] = {
             and key[3] in ("default", "watched", "budget 96")
             and key[0] == "badnets"
             and key[1] in (*REPAIRS, "lora", "lora+ga", "musclelora")
-        ),
-        "Cell",
-    ),
-    "seeds": lambda held: table(
-        held,
-        lambda key: (
-            key[2] == RATIO
-            and any((*key[:3], f"seed {seed}") in held for seed in (1, 2))
-            and (key[3] == "default" or key[3].startswith("seed"))
         ),
         "Cell",
     ),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench.core.metrics import wilson
@@ -58,7 +60,70 @@ def test_there_are_findings() -> None:
     assert len(rows()) >= 20
 
 
-@pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row['Attack']}-{row['Defense']}-{row.get('Cell', '')}")
+def by_seed(attack: str, defense: str) -> list[dict[str, Any]]:
+    """Return the records of an attack and a defense at ratio 0.1 and nothing else changed, in the order of seeds."""
+    found = [
+        record
+        for (one, other, ratio, cell), record in records().items()
+        if (one, other, ratio) == (attack, defense, 0.1) and cell in ("default", "seed 1", "seed 2")
+    ]
+    return sorted(found, key=lambda record: record["cell"]["seed"])
+
+
+def percent(record: dict[str, Any], name: str) -> float:
+    """Return a metric in percent."""
+    return 100 * float(record["metrics"][name]["value"])
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in rows() if "Seeds" in row], ids=lambda row: f"{row['Attack']}-{row['Defense']}"
+)
+def test_a_mean_over_seeds_is_that_of_the_records(row: dict[str, str]) -> None:
+    found = by_seed(row["Attack"], row["Defense"])
+    assert row["Seeds"] == str(len(found))
+    for column, name in (("CACC", "cacc"), ("ASR", "asr"), ("Floor", "asr_floor")):
+        assert float(row[column]) == pytest.approx(sum(percent(one, name) for one in found) / len(found), abs=0.006)
+    asr = [f"{percent(one, 'asr'):.1f}" for one in found]
+    assert row["ASR by seed"] == (", ".join(asr) if len(found) > 1 else "")
+    low, high = (float(part) for part in row["ASR, 95 %"].split(" to "))
+    assert low <= float(row["ASR"]) <= high
+
+
+def test_a_mean_over_attacks_is_that_of_its_cells() -> None:
+    lines = TEXT.split("| Mean ASR by seed |")[1].split("\n\n")[0].splitlines()[2:]
+    for line in lines:
+        defense, cacc, asr, seeds, spread = [part.strip() for part in line.strip("|").split("|")]
+        cells = [by_seed(attack, defense) for attack in (*ATTACKS, "stylebkd")]
+        assert [len(found) for found in cells] == [3, 3, 3, 3]
+        values = np.array([[percent(one, "asr") for one in found] for found in cells])
+        assert float(asr) == pytest.approx(values.mean(), abs=0.006)
+        assert seeds == ", ".join(f"{value:.1f}" for value in values.mean(axis=0))
+        assert float(spread) == pytest.approx(values.std(axis=1, ddof=1).mean(), abs=0.06)
+        assert float(cacc) == pytest.approx(np.mean([[percent(one, "cacc") for one in f] for f in cells]), abs=0.006)
+
+
+def test_a_pair_is_compared_over_the_seeds_that_both_have() -> None:
+    lines = TEXT.split("| From | To |")[1].split("\n\n")[0].splitlines()[2:]
+    assert len(lines) >= 8
+    for line in lines:
+        first, second, cells, cacc, asr, lower, _ = [part.strip() for part in line.strip("|").split("|")]
+        apart: dict[str, list[float]] = {"cacc": [], "asr": []}
+        for attack in (*ATTACKS, "stylebkd"):
+            for one, other in itertools.product(by_seed(attack, first), by_seed(attack, second)):
+                if one["cell"]["seed"] == other["cell"]["seed"]:
+                    for name, values in apart.items():
+                        values.append(percent(other, name) - percent(one, name))
+        assert int(cells) == len(apart["asr"]) >= 4
+        assert int(lower) == sum(value < 0 for value in apart["asr"])
+        for said, name in ((cacc, "cacc"), (asr, "asr")):
+            assert float(said) == pytest.approx(np.mean(apart[name]), abs=0.06)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [row for row in rows() if "Seeds" not in row],
+    ids=lambda row: f"{row['Attack']}-{row['Defense']}-{row.get('Cell', '')}",
+)
 def test_a_number_of_the_findings_is_held_by_a_record(row: dict[str, str]) -> None:
     record = records()[row["Attack"], row["Defense"], float(row.get("Ratio", 0.1)), row.get("Cell", "default")]
     for column, name in (("CACC", "cacc"), ("ASR", "asr"), ("Floor", "asr_floor"), ("FRR", "frr"), ("FAR", "far")):
