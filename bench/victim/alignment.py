@@ -125,7 +125,7 @@ class GradientAlignment:
         left = ", ".join(name for name, value in options.identity().items() if value is None)
         if left:
             raise CellError(f"Options {left} are not filled in.", "Call for_model(model, recipe) first.")
-        self.clean = tuple(clean)
+        self.clean = self.reads = tuple(clean)
         self.options = options
         self.generator = torch.Generator().manual_seed(derived_seed(seed, "reference batches"))
         self.encoded: Encoded | None = None

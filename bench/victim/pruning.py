@@ -162,6 +162,8 @@ def zero(victim: Victim, parts: Sequence[Slices]) -> None:
 class FrozenAtZero:
     """Hook that keeps parts of the weights at exactly zero: no gradient, and zero again before each step."""
 
+    reads = ()  # and the parts are of linear layers
+
     def __init__(self, parts: Sequence[Slices]) -> None:
         self.parts = tuple(parts)
 

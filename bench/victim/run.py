@@ -14,6 +14,7 @@ from bench.core.seeding import derived_seed
 from bench.victim.batching import Batch, Encoded
 from bench.victim.joint.layout import Source
 from bench.victim.joint.passes import JointModel
+from bench.victim.read_words import ReadWords
 from bench.victim.victim import Victim
 
 TRAINING, REFERENCE = "dropout", "reference dropout"  # names of the random streams of a member's two passes
@@ -34,10 +35,17 @@ class Run:
     joint: JointModel | None = None  # the unpadded pass, where it knows the victim
     member: int = 0  # which of its members this is
     streams: dict[str, torch.Generator] = field(default_factory=dict)
+    words: ReadWords | None = None  # what trains in place of the word embedding
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Return examples tokenised for this victim."""
-        return self.victim.encode(examples)
+        """Return examples tokenised for `loss`."""
+        data = self.victim.encode(examples)
+        return data if self.words is None else self.words.renamed(data)
+
+    def put_back(self) -> None:
+        """Let the victim itself have all that was trained so far."""
+        if self.words is not None:
+            self.words.put_back()
 
     def source(self, batch: Batch) -> Source:
         """Return a batch as this member's source of a joint pass."""
@@ -62,7 +70,12 @@ class Run:
 
 
 class Hook(Protocol):
-    """Something that acts on each step."""
+    """Something that acts on each step.
+
+    One that says in an attribute `reads` which examples its own passes read, all of them by `run.loss`, and that looks
+    at no word embedding, lets a training touch only the words of these and of its rows: `run.parameters` then holds
+    their vectors in place of the embedding.
+    """
 
     def on_gradients(self, run: Run, batch: Batch) -> None:
         """Change `grad` of `run.parameters` in place, after backward and before clipping."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,7 @@ from bench.victim.gradients import Passes
 from bench.victim.joint.passes import JointModel
 from bench.victim.joint.support import kind_of, shareable
 from bench.victim.progress import Keeper, Losses, peak_memory_mb, reset_peak, seeded
+from bench.victim.read_words import ReadWords, read_words
 from bench.victim.run import Hook, Observer, Run, TrainingLog, linear_factor, looks, streams
 from bench.victim.victim import Victim
 
@@ -142,10 +143,15 @@ class Member:
             raise CellError(f"No parameter of model {spec.name!r} trains.", "Unfreeze some in the defense's wrap.")
         victim.check_trainable()
         self.data, held_out = victim.encode(task.examples), victim.encode(task.selection)
+        words = self._words(task, joint, parameters)
+        if words is not None:
+            self.data, parameters[words.name] = words.renamed(self.data), words.read
+            joint.tensors[place][words.name] = words.read
         per_epoch = math.ceil(len(self.data) / spec.batch_size)
         steps = min(per_epoch * spec.epochs, spec.max_steps or per_epoch * spec.epochs)
         epochs = math.ceil(steps / per_epoch)
         self.run = Run(victim, parameters, steps, epochs, per_epoch, spec.batch_size, joint=joint, member=place)
+        self.run.words = words
         self.run.streams = streams(task.seed, victim.device)
         self.place, self.hooks = place, tuple(task.hooks)
         # Hooks are told apart by identity: a third party's may not be hashable.
@@ -161,6 +167,13 @@ class Member:
         self.references: dict[int, tuple[Tensor, list[Tensor | None]]] = {}
         self.error: CellError | None = None
         self.look_seconds = 0.0
+
+    def _words(self, task: Task, joint: JointModel | None, parameters: Mapping[str, nn.Parameter]) -> ReadWords | None:
+        """Return what stands for the word embedding, where it is known which texts this training reads."""
+        if joint is None or not joint.forward.bare_words or not all(hasattr(hook, "reads") for hook in task.hooks):
+            return None
+        texts = [self.data, *(task.victim.encode(hook.reads) for hook in task.hooks)]
+        return read_words(task.victim, parameters, texts)
 
     @property
     def done(self) -> bool:
@@ -205,6 +218,8 @@ class Member:
     def watch(self) -> None:
         """Let the observers look; their time is not the training's."""
         began = time.perf_counter()
+        if self.observers:
+            self.run.put_back()
         for observer in self.observers:
             observer.on_step(self.run)
         if self.observers:
@@ -215,6 +230,7 @@ class Member:
         if self.error is not None:
             return self.error
         self.keeper.restore()
+        self.run.put_back()
         run, rows = self.run, len(self.data)
         seen = (run.steps // run.steps_per_epoch) * rows + (run.steps % run.steps_per_epoch) * run.batch_size
         return TrainingLog(
@@ -226,7 +242,7 @@ class Member:
             best=self.keeper.best,
             seconds=seconds / gang,
             samples_per_second=seen / max(seconds / gang - self.look_seconds, 1e-9),
-            trainable_parameters=sum(value.numel() for value in run.parameters.values()),
+            trainable_parameters=sum(value.numel() for value in run.victim.trainable().values()),
             peak_memory_mb=peak_memory_mb(run.victim.device),
             gang=gang,
             unpadded=run.joint is not None,
@@ -241,6 +257,7 @@ def _look(members: Sequence[Member]) -> None:
     joint = members[0].run.joint
     if len(members) == 1:
         (member,) = members
+        member.run.put_back()
         member.keeper.take(member.run.victim.accuracy(member.keeper.held_out))
     else:
         held_out = {member.place: member.keeper.held_out for member in members}

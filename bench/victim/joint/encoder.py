@@ -37,7 +37,7 @@ class Encoder(Forward):
         "RobertaForSequenceClassification": "roberta",
         "ElectraForSequenceClassification": "electra",
     }
-    reads = True
+    reads = bare_words = True
     compact = False  # only transformers' own pass computes an encoder's layers again, or keeps its weights in bf16
 
     @classmethod

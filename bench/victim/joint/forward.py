@@ -48,6 +48,7 @@ class Forward:
     kinds: ClassVar[Mapping[str, str]]  # transformers' class of the classifier -> Sizes.kind
     compact: ClassVar[bool] = True  # whether it knows bf16 weights, and layers that are computed again
     reads: ClassVar[bool] = False  # whether it has `features` and `states`
+    bare_words: ClassVar[bool] = False  # whether the word embedding is read by `words` alone, by all words alike
 
     def __init__(
         self,
