@@ -67,6 +67,10 @@ def order(kind: str, identifiers: set[str]) -> list[str]:
 
 
 def printed_name(kind: str, identifier: str, ablation: bool = False) -> str:
-    """Return the name under which the paper prints an identifier of `kind`, or the identifier itself if it has none."""
+    """Return the name under which the paper prints an identifier of `kind`, or the identifier itself if it has none.
+
+    The parts of an ablation have one in the ablation tables alone.
+    """
     entry = settings()[kind].get(identifier, {})
-    return entry.get("ablation_name", entry.get("name", identifier)) if ablation else entry.get("name", identifier)
+    name = identifier if entry.get("kind") == "ablation" else entry.get("name", identifier)
+    return entry.get("ablation_name", name) if ablation else name

@@ -196,7 +196,7 @@ def test_the_board_ranks_and_lists_failures() -> None:
     gone = [(name, ratio) for name in ("lora", "ga") for ratio in (0.1, 0.2)]
     records += [record(defense=name, attack="stylebkd", error=why, ratio=ratio) for name, ratio in gone]
     page = render(records)["README.md"]
-    assert [one["Defense"] for one in rows(page, BOARD)] == ["LoRA", "Vanilla", "gradient alignment only"]
+    assert [one["Defense"] for one in rows(page, BOARD)] == ["LoRA", "Vanilla", "ga"]
     assert row(page, BOARD, Defense="LoRA")["ASR"] == "**10.96**"
     (failed,) = rows(page, "Failed cells")
     assert (failed["Cells"], failed["Remedy"]) == ("4", "Generate a bank.")

@@ -202,8 +202,7 @@ def test_a_row_and_a_number_of_a_board_lead_to_their_cells() -> None:
     row = where.format("defense=lora%2Bga&amp;")
     seeds = where.format("attack=badnets&amp;defense=lora%2Bga&amp;")
     seeds += f"&amp;keys={two[0]['key'][:8]}.{two[1]['key'][:8]}"
-    name = "low rank with gradient alignment"
-    assert f'<th scope="row"><a class=cell href="#cells?{row}">{name}</a>' in sections["board"]
+    assert f'<th scope="row"><a class=cell href="#cells?{row}">lora+ga</a>' in sections["board"]
     assert f'<td><a class=cell href="#cells?{row}">w/o MS</a>' in sections["table3"]
     assert f'<a class=cell href="#cells?{seeds}">50.00 ± 35.36</a>' in sections["board"]
     assert f'<a class=cell href="#cell={single["key"]}">50.00</a>' in sections["board"]

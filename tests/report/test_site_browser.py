@@ -117,7 +117,7 @@ def test_a_board_sorts_by_number_with_the_missing_last(page: Any) -> None:
 
 def test_a_board_is_filtered_by_words(page: Any) -> None:
     page.get_by_label("Filter").first.fill("lora")
-    assert sorted(column(page, "table.board", 0)) == ["LoRA", "MuScleLoRA"]
+    assert sorted(column(page, "table.board", 0)) == ["LoRA", "MuScleLoRA", "lora+ga"]
     page.get_by_label("Filter").first.fill("released")  # a word of the links' targets is none of the board
     wait(page, "document.querySelector('table.board').tBodies[0].innerText.includes('No matching')")
 
