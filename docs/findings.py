@@ -168,7 +168,18 @@ def paired(held: Held) -> str:
         apart = {name: [rate(right, name) - rate(left, name) for left, right in both] for name in ("cacc", "asr")}
         moved = [f"{statistics.fmean(apart[name]):+.1f}" for name in ("cacc", "asr")]
         lower, chance = sum(value < 0 for value in apart["asr"]), sign_flip(apart["asr"])
-        lines.append(line([first, second, str(len(both)), *moved, str(lower), f"{chance:.3f}" if chance else ""]))
+        lines.append(line([first, second, str(len(both)), *moved, str(lower), f"{chance:.4f}" if chance else ""]))
+    return "\n".join(lines)
+
+
+def reserved(held: Held) -> str:
+    """Return which share of the poisoned weights fine-mixing kept, chosen by accuracy, and what came of it."""
+    lines = [header("Chosen rho", "Attack", "Seed", "CACC", "ASR")]
+    found = [record for attack in ATTACKS for record in seeds_of(held, attack, "fine-mixing")]
+    for record in sorted(found, key=lambda record: (record["decided"][-1]["rho"], rate(record, "asr"))):
+        attack, seed = record["cell"]["attack"]["name"], str(record["cell"]["seed"])
+        rho = f"{record['decided'][-1]['rho']:g}"
+        lines.append(line([rho, attack, seed, f"{rate(record, 'cacc'):.2f}", f"{rate(record, 'asr'):.2f}"]))
     return "\n".join(lines)
 
 
@@ -209,7 +220,19 @@ TABLES: dict[str, Callable[[Held], str]] = {
         after=("FRR", "FAR"),
     ),
     "cleansers": lambda held: table(
-        held, lambda key: key[1] in ("bki", "cube") and key[2:] == (RATIO, "default"), after=("Removed, poisoned",)
+        held,
+        lambda key: key[1] in ("bki", "cube") and key[2] == RATIO and key[3] in SEEDS,
+        "Cell",
+        after=("Removed, poisoned",),
+    ),
+    "reserved": reserved,
+    "longer": lambda held: table(
+        held,
+        lambda key: (
+            key[:3] in {(*of[:2], RATIO) for of in held if "epochs" in of[3]}
+            and (key[3] == "default" or "epochs" in key[3])
+        ),
+        "Cell",
     ),
     "noise": lambda held: table(
         held,
