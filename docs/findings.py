@@ -21,7 +21,6 @@ from bench.victim.spec import model_spec
 FOLDER = Path(__file__).resolve().parents[1] / "leaderboard"
 DATASET, MODEL, RATIO = "sst2-2k", "minilm-l6", 0.1
 ATTACKS = ("badnets", "addsent", "hiddenkiller", "stylebkd")
-REPAIRS = ("fine-mixing", "fine-mixing-sel", "fine-pruning", "fine-tuning")
 PLAIN = ("CACC", "ASR", "ASR, 95 %", "Floor")
 SEEDS = ("default", "seed 1", "seed 2")
 PAIRS = (
@@ -201,6 +200,7 @@ def fourier(held: Held) -> str:
 
 TABLES: dict[str, Callable[[Held], str]] = {
     "vanilla": lambda held: table(held, lambda key: key[1] == "vanilla" and key[3] == "default", "Ratio"),
+    "control": lambda held: table(held, lambda key: key[1] != "vanilla" and key[2:] == (0, "default"), "Ratio"),
     **{attack: lambda held, attack=attack: attack_board(held, attack) for attack in ATTACKS},  # type: ignore[misc]
     "means": over_attacks,
     "pairs": paired,
@@ -231,16 +231,6 @@ TABLES: dict[str, Callable[[Held], str]] = {
         lambda key: (
             key[:3] in {(*of[:2], RATIO) for of in held if "epochs" in of[3]}
             and (key[3] == "default" or "epochs" in key[3])
-        ),
-        "Cell",
-    ),
-    "noise": lambda held: table(
-        held,
-        lambda key: (
-            key[2] == RATIO
-            and key[3] in ("default", "watched", "budget 96")
-            and key[0] == "badnets"
-            and key[1] in (*REPAIRS, "lora", "lora+ga", "musclelora")
         ),
         "Cell",
     ),
