@@ -171,6 +171,12 @@ def paired(held: Held) -> str:
     return "\n".join(lines)
 
 
+def longer(held: Held, key: Key) -> list[Key]:
+    """Return the longer trainings of a cell that differs from the default by its seed at most."""
+    plain = key[2] == RATIO and key[3] in SEEDS
+    return [of for of in held if plain and of[:3] == key[:3] and "epochs" in of[3]]
+
+
 def reserved(held: Held) -> str:
     """Return which share of the poisoned weights fine-mixing kept, chosen by accuracy, and what came of it."""
     lines = [header("Chosen rho", "Attack", "Seed", "CACC", "ASR")]
@@ -229,8 +235,7 @@ TABLES: dict[str, Callable[[Held], str]] = {
     "longer": lambda held: table(
         held,
         lambda key: (
-            key[:3] in {(*of[:2], RATIO) for of in held if "epochs" in of[3]}
-            and (key[3] == "default" or "epochs" in key[3])
+            "epochs" in key[3] or any(held[key]["cell"]["seed"] == held[of]["cell"]["seed"] for of in longer(held, key))
         ),
         "Cell",
     ),
