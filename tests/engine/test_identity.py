@@ -42,7 +42,8 @@ def test_the_published_cells_keep_their_ids() -> None:
         scalars = {name: given[name] for name in ("label_rule", "target_label", "seed", "recipe", "precision")}
         dataset = dataset_part(given["dataset"]["name"], {})[0]
         assert dataset.json() == given["dataset"]
-        model = model_part(given["model"]["name"], {})[0]
+        trained = {name: given["model"]["options"][name] for name in ("epochs", "learning_rate_pet")}
+        model = model_part(given["model"]["name"], trained)[0]
         attack = next(iter(cells(attacks=[choices["attacks"]], recipes=[given["recipe"]]).values())).attack
         ratio = {"poison_ratio": given["poison_ratio"], "limit": given["limit"]}
         watched = given.get("analysis")
