@@ -66,9 +66,7 @@ def block(selection: Selection, one: Setting, shown: Mapping[Key, Cell], dataset
     grid = {name: [shown.get((dataset, model, attack, name)) for attack in attacks] for name in defenses}
     meant = averaged(grid)
     counted = {name: [cells[place] for place in meant] for name, cells in grid.items()}
-    told = {
-        names(record)[3] for record in records if record.get("oracle")
-    }  # what no defense knows: it competes with none
+    told = {names(record)[3] for record in records if record.get("oracle")}  # they compete with none
     ranked = {name: cells for name, cells in counted.items() if name not in told}
     average = dict.fromkeys(defenses) | average_ranks(ranked)
     best = marks(

@@ -24,9 +24,8 @@ class Session:
         place = place or Path("/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir())
         sweep(place)
         self._lock: int | None = None
-        while (
-            self._lock is None or not (Path(self.folder) / LOCK).exists()
-        ):  # a sweep of another run may come between the two lines
+        # A sweep of another run may come between the two lines below.
+        while self._lock is None or not (Path(self.folder) / LOCK).exists():
             self.folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=place)
             self._lock = _locked(Path(self.folder) / LOCK, os.O_CREAT)
 
