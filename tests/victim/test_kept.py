@@ -37,6 +37,18 @@ def test_a_kept_model_is_the_loaded_one_whatever_was_done_to_the_copy_before(
     assert "changed" not in tiny_victim(tmp_path_factory, architecture).tokenizer.get_vocab()
 
 
+def test_a_copy_has_a_table_of_words_of_its_own() -> None:
+    from transformers import BertTokenizer
+
+    words = {word: number for number, word in enumerate(("[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]"))}
+    words |= {f"word{number}": 5 + number for number in range(kept.TABLE)}
+    tokenizer = BertTokenizer(vocab=words)
+    copied, model, _ = kept._copied((tokenizer, torch.nn.Linear(2, 2), set()))
+    assert copied("word3 word7")["input_ids"] == tokenizer("word3 word7")["input_ids"] == [2, 8, 12, 3]
+    copied._vocab["changed"] = 0
+    assert copied._vocab != tokenizer._vocab == words and isinstance(model, torch.nn.Linear)
+
+
 def test_it_is_not_read_again_until_its_files_change(
     tmp_path_factory: pytest.TempPathFactory, keeping: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
