@@ -21,10 +21,10 @@ LEGEND = (
     "(higher is better) and ASR (lower is better) in percent, means over the attacks of the block, or over those that "
     "the line above its table names; CACC loss: Vanilla trained on clean data minus this row, in percentage points; "
     "rank by ASR, averaged over the same attacks. **Bold** is the lowest. "
-    f"{DASH} is a missing cell or the mean of one. Clean samples: labelled clean samples for the method + checkpoint "
-    "selection + threshold calibration. Cost, means over cells: train seconds of the victim's training alone; all "
-    "seconds of every stage behind the cell, as if it were run alone; peak MB of the training process; trainable "
-    "parameters."
+    f"{DASH} is a missing cell or the mean of one. Seeds: how many a cell is the mean of. Clean samples: labelled "
+    "clean samples for the method + checkpoint selection + threshold calibration. Cost, means over cells: train "
+    "seconds of the victim's training alone; all seconds of every stage behind the cell, as if it were run alone; "
+    "peak MB of the training process; trainable parameters."
 )
 
 
@@ -77,7 +77,7 @@ def block(selection: Selection, one: Setting, shown: Mapping[Key, Cell], dataset
     mark_of = dict.fromkeys(defenses, "") | dict(zip(ranked, best, strict=True))
     defenses.sort(key=lambda name: (average[name] is None, average[name] or 0.0))
     attack_names = [escape(printed_name("attacks", attack)) for attack in attacks]
-    headers = ["Defense", "Clean samples", "CACC", "CACC loss", "ASR", "Average rank"]
+    headers = ["Defense", "Seeds", "Clean samples", "CACC", "CACC loss", "ASR", "Average rank"]
     headers += [f"ASR {name}" for name in attack_names]
     headers += ["Train seconds", "All seconds", "Peak MB", "Trainable parameters"]
     rows = []
@@ -144,10 +144,12 @@ def _row(
     asr = group_mean([cell.asr.mean if cell and cell.asr else None for cell in counted])
     cacc = group_mean([cell.cacc.mean if cell and cell.cacc else None for cell in counted])
     untrained = DAGGER if any(cell is not None and not cell.trained for cell in counted) else ""
+    seeds = sorted({len(cell.seeds) for cell in counted if cell})
     budgets = sorted({budget(record) for record in records if record.get("knowledge")})
     oracle = any(record.get("oracle") for record in records)  # it was given the true poison flags
     return [
         escape(printed_name("defenses", name)) + (" (oracle)" if oracle else ""),
+        " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))) if seeds else DASH,
         " or ".join(" + ".join(map(str, parts)) for parts in budgets) or DASH,
         percent(cacc),
         percent(group_mean([cacc_loss(clean, cell, *group) for cell in counted])),

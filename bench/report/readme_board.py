@@ -6,7 +6,9 @@ from bench.core.errors import RequestError
 from bench.report.markdown import DASH, table
 
 BEGIN, END = "<!-- board -->", "<!-- end of board -->"
-SHOWN = ("Defense", "Clean samples", "CACC", "ASR")
+RESULTS = ("CACC", "ASR", "Average rank")
+SHOWN = ("Defense", "Seeds", "Clean samples", *RESULTS)
+ORDER = "The best average rank by ASR first."
 
 
 def with_board(readme: str, leaderboard: str) -> str:
@@ -31,10 +33,12 @@ def _board(leaderboard: str) -> str:
     block = [line for line in lines[start:] if line.startswith("|") or not line]
     rows = [_cells(line) for line in block[: block.index("")] if line]
     shown = [place for place, name in enumerate(rows[0]) if name in SHOWN]
-    picked = [[row[place] for place in shown] for row in [rows[0], *rows[2:]]]
-    picked = [row for row in picked if set(row[2:]) != {DASH}]  # a row without any result is left to the leaderboard
+    results = [place for place, name in enumerate(rows[0]) if name in RESULTS]
+    # A row without any result is left to the leaderboard.
+    kept = [row for row in rows[2:] if {row[place] for place in results} != {DASH}]
+    picked = [[row[place] for place in shown] for row in [rows[0], *kept]]
     attacks = next((line for line in lines[:start] if line.startswith("Attacks: ")), "")
-    return f"{title}. {attacks}\n\n{table(picked[0], picked[1:], 2)}"
+    return f"{title}. {attacks} {ORDER}\n\n{table(picked[0], picked[1:], 1)}"
 
 
 def _cells(line: str) -> list[str]:

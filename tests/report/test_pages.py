@@ -57,6 +57,15 @@ def test_a_missing_cell_and_its_mean_are_dashes() -> None:
     assert row(pages["README.md"], BOARD, Defense="Vanilla")["ASR"] != "—"
 
 
+def test_a_row_says_of_how_many_seeds_its_cells_are_the_means() -> None:
+    records = [record(attack=attack, defense="lora", seed=seed) for attack in ATTACKS[:2] for seed in range(3)]
+    records += [record(attack=ATTACKS[0], defense="adapter", seed=seed) for seed in (0, 2)]
+    records += [record(attack=ATTACKS[1], defense="adapter"), record(attack=ATTACKS[1], defense="vanilla", seed=5)]
+    page = render([*records, record(attack=ATTACKS[0], defense="vanilla", seed=4)])["README.md"]
+    found = {name: row(page, BOARD, Defense=name)["Seeds"] for name in ("LoRA", "Adapter", "Vanilla")}
+    assert found == {"LoRA": "3", "Adapter": "1 to 2", "Vanilla": "1"}
+
+
 def test_a_row_that_was_told_the_answer_has_no_rank_and_moves_none() -> None:
     records = [record(defense="rap", asr=(9, 912), oracle=True), record(defense="strip", asr=(456, 912))]
     page = render([*records, record(defense="vanilla", asr=(912, 912))])["README.md"]

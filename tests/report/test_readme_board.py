@@ -17,11 +17,11 @@ LEADERBOARD = """# Leaderboard
 
 Attacks: Badnets.
 
-| Defense | Clean samples |  CACC |   ASR | Rank |
-|:--------|--------------:|------:|------:|-----:|
-| A       |     0 + 4 + 0 | 91.00 | **1.00** | 1 |
-| B       |     0 + 4 + 0 | 92.00 |     — |    — |
-| D       |     0 + 4 + 0 |     — |     — |    — |
+| Defense | Seeds | Clean samples |  CACC |   ASR | Average rank | Peak MB |
+|:--------|------:|--------------:|------:|------:|-------------:|--------:|
+| A       |     3 |     0 + 4 + 0 | 91.00 | **1.00** | 1.00 |       7 |
+| B       |     1 |     0 + 4 + 0 | 92.00 |     — |            — |       7 |
+| D       |     1 |     0 + 4 + 0 |     — |     — |            — |       7 |
 
 ## other
 
@@ -34,14 +34,15 @@ Attacks: Badnets.
 def test_the_board_is_the_first_block_of_the_leaderboard() -> None:
     found = with_board(f"before\n{BEGIN}\nold\n{END}\nafter\n", LEADERBOARD)
     assert found.startswith(
-        f"before\n{BEGIN}\nsst2, bert-base (recipe released, fp32). Attacks: Badnets.\n\n| Defense "
+        f"before\n{BEGIN}\nsst2, bert-base (recipe released, fp32). Attacks: Badnets. "
+        "The best average rank by ASR first.\n\n| Defense "
     )
-    assert found.endswith(f"|\n{END}\nafter\n") and "old" not in found and "Rank" not in found
+    assert found.endswith(f"|\n{END}\nafter\n") and "old" not in found and "Peak" not in found
     rows = [re.split(r"\s*\|\s*", line.strip("| ")) for line in found.splitlines() if line.startswith("| ")]
     assert rows == [
-        ["Defense", "Clean samples", "CACC", "ASR"],
-        ["A", "0 + 4 + 0", "91.00", "**1.00**"],
-        ["B", "0 + 4 + 0", "92.00", "—"],
+        ["Defense", "Seeds", "Clean samples", "CACC", "ASR", "Average rank"],
+        ["A", "3", "0 + 4 + 0", "91.00", "**1.00**", "1.00"],
+        ["B", "1", "0 + 4 + 0", "92.00", "—", "—"],
     ]
     assert with_board(found, LEADERBOARD) == found
     assert "No results yet." in with_board(f"{BEGIN}{END}", "# Leaderboard\n")

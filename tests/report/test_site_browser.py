@@ -108,8 +108,8 @@ def test_a_board_sorts_by_number_with_the_missing_last(page: Any) -> None:
     button = page.get_by_role("button", name=re.compile("^ASR: ")).first
     for direction in ("ascending", "descending"):
         button.click()
-        wait_for_sort(page, "table.board", 4, direction)
-        texts = column(page, "table.board", 4)
+        wait_for_sort(page, "table.board", 5, direction)
+        texts = column(page, "table.board", 5)
         numbers = [float(text.rstrip("†")) for text in texts if text != DASH]
         assert numbers == sorted(numbers, reverse=direction == "descending") and len(numbers) == 10
         assert texts[len(numbers) :] == [DASH]
@@ -221,7 +221,7 @@ def test_the_keyboard_alone_reaches_and_sorts_a_board(page: Any) -> None:
         if (page.evaluate("document.activeElement.getAttribute('aria-label')") or "").startswith("CACC: "):
             break
     page.keyboard.press("Enter")
-    wait_for_sort(page, "table.board", 2, "ascending")
+    wait_for_sort(page, "table.board", 3, "ascending")
 
 
 def test_everything_that_takes_input_has_a_name(page: Any) -> None:
