@@ -23,6 +23,7 @@ DATASET, MODEL, RATIO = "sst2-2k", "minilm-l6", 0.1
 ATTACKS = ("badnets", "addsent", "hiddenkiller", "stylebkd")
 PLAIN = ("CACC", "ASR", "ASR, 95 %", "Floor")
 SEEDS = ("default", "seed 1", "seed 2")
+LONGER, LONG = ", longer", "10 epochs, rate 0.0005"  # behind a defense's name, and how `cell_of` calls such cells
 PAIRS = (
     ("lora", "musclelora"),
     ("lora", "lora+ga"),
@@ -32,6 +33,11 @@ PAIRS = (
     ("fine-tuning", "fine-mixing"),
     ("fine-tuning", "fine-pruning"),
     ("vanilla", "cube"),
+)
+RETRAINED = ("lora", "lora+ga", "musclelora")
+LONGER_PAIRS = (
+    *((name, name + LONGER) for name in RETRAINED),
+    *((first + LONGER, second + LONGER) for first, second in PAIRS[:3]),
 )
 Key = tuple[str, str, float, str]  # attack, defense, poison ratio, which cell of them
 Held = Mapping[Key, dict[str, Any]]
@@ -109,14 +115,22 @@ def table(held: Held, chosen: Callable[[Key], bool], *more: str, after: tuple[st
     return "\n".join([header(*columns), *(row(key, held[key], columns) for key in keys)])
 
 
-def seeds_of(held: Held, attack: str, defense: str) -> list[dict[str, Any]]:
-    """Return the records of a cell at the findings' ratio, one for each seed, in their order."""
-    keys = [(attack, defense, RATIO, cell) for cell in SEEDS]
+def seeds_of(held: Held, attack: str, name: str) -> list[dict[str, Any]]:
+    """Return the records of a cell at the findings' ratio, one for each seed, in their order.
+
+    Args:
+        name: of a defense, with LONGER behind it for its longer training.
+    """
+    defense, long, _ = name.partition(LONGER)
+    ways = [LONG, *(f"{LONG}, {seed}" for seed in SEEDS[1:])] if long else SEEDS
+    keys = [(attack, defense, RATIO, cell) for cell in ways]
     return [held[key] for key in keys if key in held]
 
 
 def rate(record: Mapping[str, Any], name: str) -> float:
-    """Return a metric in percent."""
+    """Return a metric in percent; `dev` is the accuracy on clean dev rows by which the checkpoint was chosen."""
+    if name == "dev":
+        return 100 * float(max(record["cost"]["selection_accuracies"]))
     return 100 * float(record["metrics"][name]["value"])
 
 
@@ -125,9 +139,10 @@ def means(found: Iterable[Mapping[str, Any]], name: str) -> str:
     return f"{statistics.fmean(rate(record, name) for record in found):.2f}"
 
 
-def attack_board(held: Held, attack: str) -> str:
-    """Return an attack's cells, each with all its seeds, by mean ASR."""
-    cells = {key[1]: seeds_of(held, attack, key[1]) for key in held if (key[0], *key[2:]) == (attack, RATIO, "default")}
+def attack_board(held: Held, attack: str, names: Iterable[str] = ()) -> str:
+    """Return an attack's cells, each with all its seeds, by mean ASR: those of `names`, or of every default cell."""
+    names = names or [key[1] for key in held if (key[0], *key[2:]) == (attack, RATIO, "default")]
+    cells = {name: found for name in names if (found := seeds_of(held, attack, name))}
     lines = [header("Attack", "Defense", "Seeds", "CACC", "ASR", "ASR by seed", "ASR, 95 %", "Floor")]
     for defense, found in sorted(cells.items(), key=lambda cell: (float(means(cell[1], "asr")), cell[0])):
         counts = counts_of(found, "asr")
@@ -140,10 +155,14 @@ def attack_board(held: Held, attack: str) -> str:
     return "\n".join(lines)
 
 
-def over_attacks(held: Held) -> str:
-    """Return the means over the attacks of each defense that has every seed of every attack."""
+def over_attacks(held: Held, names: Iterable[str] = (), *more: str) -> str:
+    """Return the means over the attacks of each defense that has every seed of every attack.
+
+    Args:
+        more: metrics whose means stand in columns of their own, under their names.
+    """
     rows = []
-    for defense in sorted({key[1] for key in held}):
+    for defense in names or sorted({key[1] for key in held}):
         cells = [seeds_of(held, attack, defense) for attack in ATTACKS]
         if any(len(found) < len(SEEDS) for found in cells):
             continue
@@ -151,30 +170,42 @@ def over_attacks(held: Held) -> str:
         every = [record for found in cells for record in found]
         spread = statistics.fmean(statistics.stdev(rate(record, "asr") for record in found) for found in cells)
         by_seed = ", ".join(f"{value:.1f}" for value in boards)
-        rows.append((statistics.fmean(boards), defense, means(every, "cacc"), by_seed, f"{spread:.1f}"))
-    head = header("Defense", "Mean CACC", "Mean ASR", "Mean ASR by seed", "Deviation over seeds within an attack")
+        further = [means(every, name) for name in more]
+        rows.append((statistics.fmean(boards), defense, means(every, "cacc"), by_seed, f"{spread:.1f}", *further))
+    columns = ("Defense", "Mean CACC", "Mean ASR", "Mean ASR by seed", "Deviation over seeds within an attack")
+    head = header(*columns, *(f"Mean {name}" for name in more))
     return "\n".join([head, *(line([name, cacc, f"{asr:.2f}", *rest]) for asr, name, cacc, *rest in sorted(rows))])
 
 
-def paired(held: Held) -> str:
-    """Return for pairs of defenses, named before the seeds were run, how the second differs over attacks and seeds."""
-    lines = [header("From", "To", "Cells", "CACC", "ASR", "ASR lower in", "p of the ASR")]
-    for first, second in PAIRS:
+def paired(held: Held, pairs: Iterable[tuple[str, str]] = PAIRS, *more: str) -> str:
+    """Return how the second of each pair differs from the first over the attacks and seeds that both have.
+
+    Args:
+        more: metrics whose mean differences stand in columns of their own, under their names.
+    """
+    lines = [header("From", "To", "Cells", "CACC", "ASR", "ASR lower in", "p of the ASR", *more)]
+    for first, second in pairs:
         both = []
         for attack in ATTACKS:
             left, right = ({of["cell"]["seed"]: of for of in seeds_of(held, attack, name)} for name in (first, second))
             both += [(left[seed], right[seed]) for seed in left if seed in right]
-        apart = {name: [rate(right, name) - rate(left, name) for left, right in both] for name in ("cacc", "asr")}
-        moved = [f"{statistics.fmean(apart[name]):+.1f}" for name in ("cacc", "asr")]
+        if not both:
+            continue
+        apart = {
+            name: [rate(right, name) - rate(left, name) for left, right in both] for name in ("cacc", "asr", *more)
+        }
+        moved = {name: f"{statistics.fmean(values):+.1f}" for name, values in apart.items()}
         lower, chance = sum(value < 0 for value in apart["asr"]), sign_flip(apart["asr"])
-        lines.append(line([first, second, str(len(both)), *moved, str(lower), f"{chance:.4f}" if chance else ""]))
+        tested = (moved["cacc"], moved["asr"], str(lower), f"{chance:.4f}" if chance else "")
+        lines.append(line([first, second, str(len(both)), *tested, *(moved[name] for name in more)]))
     return "\n".join(lines)
 
 
-def longer(held: Held, key: Key) -> list[Key]:
-    """Return the longer trainings of a cell that differs from the default by its seed at most."""
-    plain = key[2] == RATIO and key[3] in SEEDS
-    return [of for of in held if plain and of[:3] == key[:3] and "epochs" in of[3]]
+def trained_longer(held: Held) -> str:
+    """Return the cells whose training was also a longer one, attack by attack, beside that one."""
+    names = [name + way for name in RETRAINED for way in ("", LONGER)]
+    boards = [attack_board(held, attack, names).split("\n") for attack in ATTACKS]
+    return "\n".join([*boards[0][:2], *(row for board in boards for row in board[2:])])
 
 
 def reserved(held: Held) -> str:
@@ -232,13 +263,9 @@ TABLES: dict[str, Callable[[Held], str]] = {
         after=("Removed, poisoned",),
     ),
     "reserved": reserved,
-    "longer": lambda held: table(
-        held,
-        lambda key: (
-            "epochs" in key[3] or any(held[key]["cell"]["seed"] == held[of]["cell"]["seed"] for of in longer(held, key))
-        ),
-        "Cell",
-    ),
+    "longer": trained_longer,
+    "longer_means": lambda held: over_attacks(held, [n + way for n in RETRAINED for way in ("", LONGER)], "dev"),
+    "longer_pairs": lambda held: paired(held, LONGER_PAIRS, "dev"),
     "recipes": lambda held: table(
         held,
         lambda key: (

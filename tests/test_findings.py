@@ -16,6 +16,7 @@ from bench.core.metrics import wilson
 
 FOLDER = Path(__file__).resolve().parents[1] / "leaderboard"
 ATTACKS = ("badnets", "hiddenkiller", "addsent")
+LONGER = "10 epochs, rate 0.0005"
 TEXT = (FOLDER / "FINDINGS.md").read_text(encoding="utf-8")
 
 
@@ -61,17 +62,23 @@ def test_there_are_findings() -> None:
 
 
 def by_seed(attack: str, defense: str) -> list[dict[str, Any]]:
-    """Return the records of an attack and a defense at ratio 0.1 and nothing else changed, in the order of seeds."""
+    """Return the records of an attack and a defense at ratio 0.1 by seed; `lora, longer` are the longer trainings."""
+    name, _, longer = defense.partition(", ")
     found = [
         record
         for (one, other, ratio, cell), record in records().items()
-        if (one, other, ratio) == (attack, defense, 0.1) and cell in ("default", "seed 1", "seed 2")
+        if (one, other, ratio) == (attack, name, 0.1)
+        and cell in ("default", "seed 1", "seed 2", *(f"{LONGER}{seed}" for seed in ("", ", seed 1", ", seed 2")))
+        and cell.startswith(LONGER) == bool(longer)
     ]
+    assert not longer or {record["cell"]["model"]["options"]["epochs"] for record in found} <= {10}
     return sorted(found, key=lambda record: record["cell"]["seed"])
 
 
 def percent(record: dict[str, Any], name: str) -> float:
-    """Return a metric in percent."""
+    """Return a metric in percent, or as `dev` the accuracy by which the checkpoint was chosen."""
+    if name == "dev":
+        return 100 * float(max(record["cost"]["selection_accuracies"]))
     return 100 * float(record["metrics"][name]["value"])
 
 
@@ -89,34 +96,42 @@ def test_a_mean_over_seeds_is_that_of_the_records(row: dict[str, str]) -> None:
     assert low <= float(row["ASR"]) <= high
 
 
-def test_a_mean_over_attacks_is_that_of_its_cells() -> None:
-    lines = TEXT.split("| Mean ASR by seed |")[1].split("\n\n")[0].splitlines()[2:]
-    for line in lines:
-        defense, cacc, asr, seeds, spread = [part.strip() for part in line.strip("|").split("|")]
-        cells = [by_seed(attack, defense) for attack in (*ATTACKS, "stylebkd")]
-        assert [len(found) for found in cells] == [3, 3, 3, 3]
-        values = np.array([[percent(one, "asr") for one in found] for found in cells])
-        assert float(asr) == pytest.approx(values.mean(), abs=0.006)
-        assert seeds == ", ".join(f"{value:.1f}" for value in values.mean(axis=0))
-        assert float(spread) == pytest.approx(values.std(axis=1, ddof=1).mean(), abs=0.06)
-        assert float(cacc) == pytest.approx(np.mean([[percent(one, "cacc") for one in f] for f in cells]), abs=0.006)
+def lines_under(head: str) -> list[list[str]]:
+    """Return the rows of all tables whose head holds `head`, in order."""
+    parts = [part.split("\n\n")[0].splitlines()[2:] for part in TEXT.split(head)[1:]]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for lines in parts for line in lines]
 
 
-def test_a_pair_is_compared_over_the_seeds_that_both_have() -> None:
-    lines = TEXT.split("| From | To |")[1].split("\n\n")[0].splitlines()[2:]
-    assert len(lines) >= 8
-    for line in lines:
-        first, second, cells, cacc, asr, lower, _ = [part.strip() for part in line.strip("|").split("|")]
-        apart: dict[str, list[float]] = {"cacc": [], "asr": []}
-        for attack in (*ATTACKS, "stylebkd"):
-            for one, other in itertools.product(by_seed(attack, first), by_seed(attack, second)):
-                if one["cell"]["seed"] == other["cell"]["seed"]:
-                    for name, values in apart.items():
-                        values.append(percent(other, name) - percent(one, name))
-        assert int(cells) == len(apart["asr"]) >= 4
-        assert int(lower) == sum(value < 0 for value in apart["asr"])
-        for said, name in ((cacc, "cacc"), (asr, "asr")):
-            assert float(said) == pytest.approx(np.mean(apart[name]), abs=0.06)
+@pytest.mark.parametrize("line", lines_under("| Mean ASR by seed |"), ids=lambda line: line[0])
+def test_a_mean_over_attacks_is_that_of_its_cells(line: list[str]) -> None:
+    defense, cacc, asr, seeds, spread, *dev = line
+    cells = [by_seed(attack, defense) for attack in (*ATTACKS, "stylebkd")]
+    assert [len(found) for found in cells] == [3, 3, 3, 3]
+    values = np.array([[percent(one, "asr") for one in found] for found in cells])
+    assert float(asr) == pytest.approx(values.mean(), abs=0.006)
+    assert seeds == ", ".join(f"{value:.1f}" for value in values.mean(axis=0))
+    assert float(spread) == pytest.approx(values.std(axis=1, ddof=1).mean(), abs=0.06)
+    for said, name in zip([cacc, *dev], ["cacc", "dev"], strict=False):
+        assert float(said) == pytest.approx(np.mean([[percent(one, name) for one in f] for f in cells]), abs=0.006)
+
+
+@pytest.mark.parametrize("line", lines_under("| From | To |"), ids=lambda line: " to ".join(line[:2]))
+def test_a_pair_is_compared_over_the_seeds_that_both_have(line: list[str]) -> None:
+    first, second, cells, cacc, asr, lower, _, *dev = line
+    apart: dict[str, list[float]] = {"cacc": [], "asr": [], "dev": []}
+    for attack in (*ATTACKS, "stylebkd"):
+        for one, other in itertools.product(by_seed(attack, first), by_seed(attack, second)):
+            if one["cell"]["seed"] == other["cell"]["seed"]:
+                for name, values in apart.items():
+                    values.append(percent(other, name) - percent(one, name))
+    assert int(cells) == len(apart["asr"]) >= 4
+    assert int(lower) == sum(value < 0 for value in apart["asr"])
+    for said, name in zip([cacc, asr, *dev], apart, strict=False):
+        assert float(said) == pytest.approx(np.mean(apart[name]), abs=0.06)
+
+
+def test_there_are_pairs_and_means() -> None:
+    assert len(lines_under("| From | To |")) >= 8 and len(lines_under("| Mean ASR by seed |")) >= 8
 
 
 @pytest.mark.parametrize(

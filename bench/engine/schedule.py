@@ -67,13 +67,29 @@ class Schedule:
         return None
 
     def break_up(self) -> bool:
-        """Turn the groups that wait for each other's children into tasks of one; tell whether there were any."""
-        stuck = [number for number, waiting in self._open.items() if waiting and len(self._members[number]) > 1]
+        """Turn the groups that wait for each other's children into tasks of one; tell whether there were any.
+
+        A group that waits for what was put off, be it through others, is left whole: its time comes.
+        """
+        behind = self._behind(key for _, key in self._later)
+        groups = [number for number, members in self._members.items() if len(members) > 1]
+        stuck = [number for number in groups if self._open[number] and number not in behind]
         for number in stuck:
             members, self._members[number], self._open[number] = self._members[number], [], 0
             for key in members:
                 self._add([key])
         return bool(stuck)
+
+    def _behind(self, keys: Iterable[str]) -> set[int]:
+        """Return the tasks that wait for one of the stages, or for a task that does."""
+        found: set[int] = set()
+        look = list(keys)
+        while look:
+            for child in self._children.get(look.pop(), ()):
+                if self._waiting[child] and self._task[child] not in found:
+                    found.add(self._task[child])
+                    look += self._members[self._task[child]]
+        return found
 
     def done(self, key: str) -> None:
         """Take note that a stage is built: its children can start, before anything else."""

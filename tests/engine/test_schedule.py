@@ -56,6 +56,23 @@ def test_groups_that_wait_for_each_other_are_run_one_by_one() -> None:
     assert [schedule.take(), schedule.take(), schedule.take()] == [[a], [b], None]
 
 
+def test_a_group_that_waits_for_what_another_run_builds_stays_whole() -> None:
+    a, b, c = stage("a"), stage("b"), stage("c")
+    gang = [stage("one", a), stage("two", a)]
+    below = [stage("below one", gang[0]), stage("below two", gang[1])]  # waits for the gang, so for a as well
+    crossed = [[b, stage("after c", c)], [c, stage("after b", b)]]  # wait for each other, whatever becomes of a
+    schedule = scheduled([[a], gang, below, *crossed])
+    assert schedule.take() == [a]
+    schedule.later(a.key, 0.0)
+    assert schedule.break_up() and not schedule.break_up()
+    assert [schedule.take(), schedule.take(), schedule.take(), schedule.take()] == [[b], [c], [a], None]
+    schedule.done(a.key)
+    assert schedule.take() == gang
+    for member in gang:
+        schedule.done(member.key)
+    assert schedule.take() == below
+
+
 def test_a_gang_of_trainings_goes_to_a_worker_as_one_task_and_changes_no_record(
     tiny: Tiny, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
