@@ -15,7 +15,7 @@ from bench.core.errors import CellError
 from bench.victim.recipes import LoraOptions, MultiScaleOptions
 
 ADAPTER = "default"  # the name under which the suite inserts LoRA
-CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
+WEIGHTS, CARD = "adapter_model.safetensors", "README.md"
 SIMPLE = "Name a cell whose defense is lora, lora+ga, mslr or musclelora."
 
 

@@ -25,7 +25,7 @@ from bench.victim.joint.passes import JointModel
 from bench.victim.joint.support import kind_of, shareable
 from bench.victim.progress import Keeper, Losses, peak_memory_mb, reset_peak, seeded
 from bench.victim.read_words import ReadWords, read_words
-from bench.victim.run import Hook, Observer, Run, TrainingLog, linear_factor, looks, streams
+from bench.victim.run import Hook, Observer, Rider, Run, TrainingLog, linear_factor, looks, streams
 from bench.victim.victim import Victim
 
 MAX_GRADIENT_NORM = 1.0
@@ -163,7 +163,7 @@ class Member:
         self.upcoming = _batches(self.run, self.data, task.seed)
         self.loss: Tensor | None = None
         self.batch: Batch | None = None
-        self.rides: list[tuple[Hook, Batch]] = []
+        self.rides: list[tuple[Rider, Batch]] = []
         self.references: dict[int, tuple[Tensor, list[Tensor | None]]] = {}
         self.error: CellError | None = None
         self.look_seconds = 0.0
