@@ -157,8 +157,8 @@ def test_a_number_of_the_findings_is_held_by_a_record(row: dict[str, str]) -> No
 def test_what_is_said_of_e_pur_and_the_reserve_ratio() -> None:
     held = records()
     (purified,) = held["badnets", "e-pur", 0.1, "default"]["decided"]
-    assert purified["reset"][:4] == ["bb", "tq", "cf", "mn"] and len(purified["reset"]) == 200
-    for attack, alone, chained, apart in (("badnets", 0.3, 0.9, 29), ("hiddenkiller", 0.3, 0.5, 17)):
+    assert {"bb", "tq", "cf", "mn"} < set(purified["reset"][:5]) and len(purified["reset"]) == 200
+    for attack, alone, chained, apart in (("badnets", 0.5, 0.3, -19), ("hiddenkiller", 0.3, 0.5, 17)):
         found = [held[attack, name, 0.1, "default"] for name in ("fine-mixing", "e-pur>fine-mixing")]
         assert [record["decided"][-1]["rho"] for record in found] == [alone, chained]
         first, second = (record["metrics"]["asr"]["value"] for record in found)
@@ -170,7 +170,7 @@ def test_what_the_deviations_say_of_fine_mixing() -> None:
     cells = [
         (held[attack, "fine-mixing", 0.1, "default"], held[attack, "vanilla", 0.1, "default"]) for attack in ATTACKS
     ]
-    assert [mixed["decided"][-1]["rho"] for mixed, _ in cells] == [0.3, 0.3, 0.7]
+    assert [mixed["decided"][-1]["rho"] for mixed, _ in cells] == [0.5, 0.3, 0.7]
     asr = [f"{100 * mixed['metrics']['asr']['value']:.2f}" for mixed, _ in cells]
     lost = [
         f"{100 * (plain['metrics']['cacc']['value'] - mixed['metrics']['cacc']['value']):.1f}" for mixed, plain in cells
@@ -199,6 +199,19 @@ def test_what_is_said_of_the_training_of_musclelora() -> None:
         assert [round(value, 2) for value in record["cost"]["selection_accuracies"]] == looks
         assert record["cost"]["steps"] == 189
         assert record["cell"]["model"]["options"]["learning_rate_pet"] == 2e-3
+
+
+def test_what_is_said_of_the_longer_training() -> None:
+    asr, floor = {}, {}
+    for name in ("lora", "musclelora", "lora, longer", "musclelora, longer"):
+        cells = [record for attack in (*ATTACKS, "stylebkd") for record in by_seed(attack, name)]
+        assert len(cells) == 12
+        asr[name] = np.mean([percent(record, "asr") for record in cells])
+        floor[name] = np.mean([percent(record, "asr_floor") for record in cells])
+    above = {name: round(asr[name] - floor[name]) for name in asr}
+    assert above == {"lora": 59, "musclelora": 27, "lora, longer": 61, "musclelora, longer": 7}
+    assert (round(asr["musclelora, longer"]), round(floor["musclelora, longer"])) == (34, 27)
+    assert "mean ASR of 34 %, 7 points above its floor (default: 27 above)" in " ".join(TEXT.split())
 
 
 def test_the_errors_of_the_frequencies_are_those_of_the_records() -> None:
