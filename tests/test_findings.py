@@ -158,7 +158,7 @@ def test_what_is_said_of_e_pur_and_the_reserve_ratio() -> None:
     held = records()
     (purified,) = held["badnets", "e-pur", 0.1, "default"]["decided"]
     assert {"bb", "tq", "cf", "mn"} < set(purified["reset"][:5]) and len(purified["reset"]) == 200
-    for attack, alone, chained, apart in (("badnets", 0.5, 0.3, -19), ("hiddenkiller", 0.3, 0.5, 17)):
+    for attack, alone, chained, apart in (("badnets", 0.5, 0.3, -19), ("hiddenkiller", 0.3, 0.5, 2)):
         found = [held[attack, name, 0.1, "default"] for name in ("fine-mixing", "e-pur>fine-mixing")]
         assert [record["decided"][-1]["rho"] for record in found] == [alone, chained]
         first, second = (record["metrics"]["asr"]["value"] for record in found)
