@@ -34,10 +34,11 @@ PAIRS = (
     ("fine-tuning", "fine-pruning"),
     ("vanilla", "cube"),
 )
-RETRAINED = ("lora", "lora+ga", "musclelora")
+RETRAINED = tuple(name + way for name in ("lora", "musclelora") for way in ("", LONGER))
 LONGER_PAIRS = (
-    *((name, name + LONGER) for name in RETRAINED),
-    *((first + LONGER, second + LONGER) for first, second in PAIRS[:3]),
+    ("lora", "lora" + LONGER),
+    ("musclelora", "musclelora" + LONGER),
+    ("lora" + LONGER, "musclelora" + LONGER),
 )
 Key = tuple[str, str, float, str]  # attack, defense, poison ratio, which cell of them
 Held = Mapping[Key, dict[str, Any]]
@@ -189,8 +190,6 @@ def paired(held: Held, pairs: Iterable[tuple[str, str]] = PAIRS, *more: str) -> 
         for attack in ATTACKS:
             left, right = ({of["cell"]["seed"]: of for of in seeds_of(held, attack, name)} for name in (first, second))
             both += [(left[seed], right[seed]) for seed in left if seed in right]
-        if not both:
-            continue
         apart = {
             name: [rate(right, name) - rate(left, name) for left, right in both] for name in ("cacc", "asr", *more)
         }
@@ -203,8 +202,7 @@ def paired(held: Held, pairs: Iterable[tuple[str, str]] = PAIRS, *more: str) -> 
 
 def trained_longer(held: Held) -> str:
     """Return the cells whose training was also a longer one, attack by attack, beside that one."""
-    names = [name + way for name in RETRAINED for way in ("", LONGER)]
-    boards = [attack_board(held, attack, names).split("\n") for attack in ATTACKS]
+    boards = [attack_board(held, attack, RETRAINED).split("\n") for attack in ATTACKS]
     return "\n".join([*boards[0][:2], *(row for board in boards for row in board[2:])])
 
 
@@ -264,7 +262,7 @@ TABLES: dict[str, Callable[[Held], str]] = {
     ),
     "reserved": reserved,
     "longer": trained_longer,
-    "longer_means": lambda held: over_attacks(held, [n + way for n in RETRAINED for way in ("", LONGER)], "dev"),
+    "longer_means": lambda held: over_attacks(held, RETRAINED, "dev"),
     "longer_control": lambda held: table(held, lambda key: key[2:] == (0, LONG), "Ratio", "Cell"),
     "longer_pairs": lambda held: paired(held, LONGER_PAIRS, "dev"),
     "recipes": lambda held: table(

@@ -211,6 +211,8 @@ def test_what_is_said_of_the_longer_training() -> None:
     above = {name: round(asr[name] - floor[name]) for name in asr}
     assert above == {"lora": 59, "musclelora": 27, "lora, longer": 61, "musclelora, longer": 7}
     assert (round(asr["musclelora, longer"]), round(floor["musclelora, longer"])) == (34, 27)
+    clean = [percent(records()[attack, "musclelora", 0.0, LONGER], "asr") for attack in (*ATTACKS, "stylebkd")]
+    assert [round(value) for value in clean] == [42, 41, 25, 46] and round(np.mean(clean)) == 38
     assert "mean ASR of 34 %, 7 points above its floor (default: 27 above)" in " ".join(TEXT.split())
 
 
