@@ -95,10 +95,10 @@ def estimate(shape: Shape, trained: Trained, load: Load) -> Memory:
     backbone = shape.backbone()
     training = trainable(shape, trained, load)
     frozen = 0 if trained.whole else backbone
-    inserted = training if trained.whole else training - (head if trained.head else 0)
+    inserted = training - (0 if trained.whole else _training_head(shape, trained, load))
     weights = 4 * training if trained.whole else load.stream * frozen + 4 * (head + inserted)
     layer = _layer(shape, trained, load)
-    copies = _copies(shape, trained, load, head, training)
+    copies = _copies(shape, trained, load, head, inserted)
     # The unpadded pass holds its copies of frozen matrices always, and an evaluation by transformers makes its own.
     standing = 2 * shape.mapped() if load.unpadded and load.bf16 and not (load.bf16_weights or trained.whole) else 0
     activations = shape.layers * layer
@@ -149,10 +149,9 @@ def evaluation(shape: Shape, load: Load) -> int:
 
 def trainable(shape: Shape, trained: Trained, load: Load) -> int:
     """Return how many numbers train."""
-    head = shape.head(load.paper_head, load.classes)
     if trained.whole:
-        return shape.backbone() + head
-    count = head if trained.head else 0
+        return shape.backbone() + shape.head(load.paper_head, load.classes)
+    count = _training_head(shape, trained, load)
     for one in shape.matching(trained.lora_targets):
         count += shape.layers * trained.lora_rank * (one.inputs + one.outputs)
     for one in shape.matching(trained.adapter_sites):
@@ -163,12 +162,18 @@ def trainable(shape: Shape, trained: Trained, load: Load) -> int:
     if trained.scales:
         outputs = 16 if load.paper_head else shape.width
         count += trained.scales * (shape.width + outputs)
-        if trained.head:  # the linear inside the module stays frozen
-            count -= shape.width * outputs
     return count
 
 
-def _copies(shape: Shape, trained: Trained, load: Load, head: int, training: int) -> int:
+def _training_head(shape: Shape, trained: Trained, load: Load) -> int:
+    """Return how many numbers of the head train beside what is inserted: not a linear inside a multi-scale module."""
+    if not trained.head:
+        return 0
+    inside = shape.penultimate_in_head(load.paper_head) if trained.scales else 0
+    return shape.head(load.paper_head, load.classes) - inside
+
+
+def _copies(shape: Shape, trained: Trained, load: Load, head: int, inserted: int) -> int:
     """Return the bytes of the bf16 copies that autocast makes of fp32 weights and the graph keeps."""
     if not load.bf16:
         return 0
@@ -176,8 +181,8 @@ def _copies(shape: Shape, trained: Trained, load: Load, head: int, training: int
     if load.checkpointing and not load.unpadded:  # a layer's copies go with it
         mapped //= shape.layers
     # The unpadded pass computes a prefix in fp32.
-    inserted = 0 if trained.whole or (load.unpadded and trained.prefix_tokens) else training
-    return 2 * (mapped + head + inserted)
+    copied = 0 if trained.whole or (load.unpadded and trained.prefix_tokens) else inserted
+    return 2 * (mapped + head + copied)
 
 
 def _layer(shape: Shape, trained: Trained, load: Load) -> int:

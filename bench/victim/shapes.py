@@ -113,6 +113,11 @@ class Shape:
         own = {"roberta": w * w + w, "modernbert": w * w + w}.get(self.kind, 0)
         return own + w * classes + (0 if self.kind in DECODERS else classes)
 
+    def penultimate_in_head(self, paper: bool) -> int:
+        """Return how many numbers of the head are those of the linear before the classifier; BERT has it below."""
+        w = self.width
+        return HEAD_WIDTH * w if paper else {"roberta": w * w + w, "modernbert": w * w}.get(self.kind, 0)
+
 
 def _linears(maps: Mapping[str, tuple[int, int, str]]) -> dict[str, Linear]:
     return {name: Linear(*sizes) for name, sizes in maps.items()}

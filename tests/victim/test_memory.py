@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -73,12 +74,13 @@ def tiny(kind: str, what: str, load: Load) -> tuple[Victim, Trained]:
     if load.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     trained = Trained(whole=True)
-    if what in ("lora", "mslr"):
-        attach_lora(victim, rank=2, alpha=8, targets=known["lora_targets"], seed=0)
-        trained = Trained(lora_rank=2, lora_targets=known["lora_targets"])
-    if what == "mslr":
+    part, _, head = what.partition("+")
+    if part in ("lora", "mslr"):
+        attach_lora(victim, rank=2, alpha=8, targets=known["lora_targets"], seed=0, train_head=bool(head))
+        trained = Trained(lora_rank=2, lora_targets=known["lora_targets"], head=bool(head))
+    if part == "mslr":
         attach_multiscale(victim, (1, 2, 3), scale_factor=4, inner_rank=1, zero_start=False, seed=0)
-        trained = Trained(lora_rank=2, lora_targets=known["lora_targets"], scales=3)
+        trained = replace(trained, scales=3)
     if what == "prefix":
         attach_prefix(victim, 2, seed=0, width=64)
         trained = Trained(prefix_tokens=2, prefix_width=64)
@@ -114,7 +116,7 @@ def kept_bytes(victim: Victim) -> int:
 
 
 @pytest.mark.parametrize("numbers", ["fp32", "bf16", "bf16 weights"])
-@pytest.mark.parametrize("what", ["whole", "lora", "mslr", "adapter", "prefix"])
+@pytest.mark.parametrize("what", ["whole", "lora", "lora+head", "mslr", "mslr+head", "adapter", "prefix"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_against_the_graph(kind: str, what: str, numbers: str) -> None:
     """Weights and what trains are exact; what the graph keeps is met within -3 % and +15 %."""
