@@ -20,7 +20,7 @@ LEGEND = (
     "One block per dataset, model, recipe and precision; one row per defense, the best average rank first. CACC "
     "(higher is better) and ASR (lower is better) in percent, means over the attacks of the block, or over those that "
     "the line above its table names; CACC loss: Vanilla trained on clean data minus this row, in percentage points; "
-    "rank by ASR, averaged over the same attacks. **Bold** is the lowest. "
+    "rank by ASR among the rows that have every cell, averaged over the same attacks. **Bold** is the lowest. "
     f"{DASH} is a missing cell or the mean of one. Seeds: how many a cell is the mean of. Clean samples: labelled "
     "clean samples for the method + checkpoint selection + threshold calibration. Cost, means over cells: train "
     "seconds of the victim's training alone; all seconds of every stage behind the cell, as if it were run alone; "
@@ -119,7 +119,9 @@ def averaged(grid: Mapping[str, Sequence[Cell | None]]) -> list[int]:
 
 
 def average_ranks(grid: Mapping[str, Sequence[Cell | None]]) -> dict[str, float | None]:
-    """Return the mean over attacks of each defense's rank by ASR among the trained cells.
+    """Return the mean over attacks of each defense's rank by ASR, among the defenses whose every cell is trained.
+
+    One with a cell missing has no rank and moves none: else its one cell would change the order of all others.
 
     Args:
         grid: defense -> its cells [attacks].
@@ -127,8 +129,10 @@ def average_ranks(grid: Mapping[str, Sequence[Cell | None]]) -> dict[str, float 
     Returns:
         defense -> mean rank, or None where one of its cells is missing or did not train.
     """
-    columns = [ranks([comparable_asr(cell) for cell in column]) for column in zip(*grid.values(), strict=True)]
-    return {name: group_mean([column[row] for column in columns]) for row, name in enumerate(grid)}
+    values = {name: [comparable_asr(cell) for cell in row] for name, row in grid.items()}
+    whole = [name for name, row in values.items() if None not in row]
+    columns = [ranks(column) for column in zip(*(values[name] for name in whole), strict=True)]
+    return dict.fromkeys(grid) | {name: group_mean([column[i] for column in columns]) for i, name in enumerate(whole)}
 
 
 def _row(

@@ -21,15 +21,16 @@ OTHER_TARGET = f"a target label other than {TARGET_LABEL}"
 OTHER_RATIO = f"a poison ratio other than {POISON_RATIO:g}"
 OTHER_RULE = "a label rule other than the attack's default"
 OTHER_OPTIONS = "options other than those of most records of the same row"
+OTHER_MODEL_OPTIONS = "model options other than those of most cells of the same data set and model"
 REPEATED = "the cell and seed of another record"
 
 Scope = Callable[[Record], tuple[str, ...]]
 # Poisoned data are the same for every defense of a table; a model's or a defense's options only within its rows.
-_OPTION_SCOPES: tuple[tuple[str, Scope], ...] = (
-    ("dataset", lambda record: names(record)[:1]),
-    ("attack", lambda record: (names(record)[0], names(record)[2])),
-    ("model", lambda record: (names(record)[0], names(record)[1], names(record)[3])),
-    ("defense", lambda record: (names(record)[0], names(record)[1], names(record)[3])),
+_OPTION_SCOPES: tuple[tuple[str, str, Scope], ...] = (
+    ("dataset", OTHER_OPTIONS, lambda record: names(record)[:1]),
+    ("attack", OTHER_OPTIONS, lambda record: (names(record)[0], names(record)[2])),
+    ("model", OTHER_MODEL_OPTIONS, lambda record: (names(record)[0], names(record)[1], names(record)[3])),
+    ("defense", OTHER_OPTIONS, lambda record: (names(record)[0], names(record)[1], names(record)[3])),
 )
 
 
@@ -87,11 +88,14 @@ def select(records: Iterable[Record], ratio: float = POISON_RATIO) -> Selection:
 def selections(records: Iterable[Record], ratios: Sequence[float]) -> dict[float, Selection]:
     """Return the selection of records at each of some poison ratios."""
     unique, others = distinct(records)
-    rules = _usual_rules(record for record in unique if record["cell"]["limit"] is None)
-    return {ratio: _at(ratio, unique, others, rules) for ratio in ratios}
+    whole = [record for record in unique if record["cell"]["limit"] is None]
+    rules, votes = _usual_rules(whole), _votes(whole)
+    return {ratio: _at(ratio, unique, others, rules, votes) for ratio in ratios}
 
 
-def _at(ratio: float, unique: Sequence[Record], others: Sequence[Record], rules: Rules) -> Selection:
+def _at(
+    ratio: float, unique: Sequence[Record], others: Sequence[Record], rules: Rules, votes: Mapping[Trained, int]
+) -> Selection:
     left_out = [(record, REPEATED) for record in others]
     left_out += [(record, LIMITED) for record in unique if record["cell"]["limit"] is not None]
     whole = [record for record in unique if record["cell"]["limit"] is None]
@@ -107,7 +111,7 @@ def _at(ratio: float, unique: Sequence[Record], others: Sequence[Record], rules:
             parts[setting(record)].append(record)
     attacked, control = {}, {}
     for one, members in parts.items():
-        kept, dropped = _one_variant(members)
+        kept, dropped = _one_variant(members, votes)
         left_out.extend(dropped)
         attacked[one] = tuple(record for record in kept if not is_control(record))
         control[one] = tuple(record for record in kept if is_control(record))
@@ -116,6 +120,7 @@ def _at(ratio: float, unique: Sequence[Record], others: Sequence[Record], rules:
 
 
 Rules = Mapping[tuple[str, str, str], str]  # recipe, dataset, attack -> default label rule
+Trained = tuple[Setting, str, str, str]  # setting, dataset, model, the model's options
 
 
 def _other_axis(record: Record, rules: Rules, ratio: float) -> str:
@@ -160,24 +165,50 @@ def _most_common(counts: Mapping[str, int]) -> str:
     return min(counts, key=lambda value: (-counts[value], value))
 
 
-def _one_variant(records: Sequence[Record]) -> tuple[list[Record], list[tuple[Record, str]]]:
-    """Keep, of records in one setting, those with the most common options in each scope, and one per cell and seed."""
+def _votes(records: Iterable[Record]) -> Mapping[Trained, int]:
+    """Return how many cells, of whatever defense, attack and ratio, have each options of a model."""
+    voters: dict[Trained, set[tuple[object, ...]]] = defaultdict(set)
+    for record in records:
+        if record["status"] == "ok":
+            place = (setting(record), *names(record)[:2], _options(record, "model"))
+            voters[place].add((_place(record), record["cell"]["poison_ratio"]))
+    return {place: len(cells) for place, cells in voters.items()}
+
+
+def _one_variant(
+    records: Sequence[Record], votes: Mapping[Trained, int]
+) -> tuple[list[Record], list[tuple[Record, str]]]:
+    """Keep, of records in one setting, those with the most common options in each scope, and one per cell and seed.
+
+    A cell counts once, however often it was run. A row's model options are those that most cells of the whole data set
+    and model have, so that rows are trained alike and a defense that was also run with others keeps its place.
+    """
     kept, dropped = list(records), []
-    for kind, scope in _OPTION_SCOPES:
-        placed = [(record, scope(record), _options(record, kind)) for record in kept]
-        counts: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
-        for _, place, options in placed:
-            counts[place][options] += 1
-        usual = {place: _most_common(found) for place, found in counts.items()}
-        dropped += [(record, OTHER_OPTIONS) for record, place, options in placed if options != usual[place]]
-        kept = [record for record, place, options in placed if options == usual[place]]
+    for kind, reason, scope in _OPTION_SCOPES:
+        cells: dict[tuple[str, ...], dict[str, set[tuple[object, ...]]]] = defaultdict(lambda: defaultdict(set))
+        backing: dict[tuple[tuple[str, ...], str], int] = {}
+        for record in kept:
+            place, options = scope(record), _options(record, kind)
+            cells[place][options].add(_place(record))
+            trained = (setting(record), *names(record)[:2], options)
+            backing[place, options] = votes[trained] if kind == "model" else 0
+        usual = {
+            place: min(found, key=lambda one: (-backing[place, one], -len(found[one]), one))
+            for place, found in cells.items()
+        }
+        dropped += [(record, reason) for record in kept if _options(record, kind) != usual[scope(record)]]
+        kept = [record for record in kept if _options(record, kind) == usual[scope(record)]]
     single: dict[tuple[object, ...], Record] = {}
     # Of a cell that was also run with an analysis looking on, the plain one stands.
     for record in sorted(kept, key=lambda item: (item["cell"].get("analysis") is not None, item["key"])):
-        place = (*names(record), record["cell"]["seed"], is_control(record))
-        if single.setdefault(place, record) is not record:
+        if single.setdefault(_place(record), record) is not record:
             dropped.append((record, REPEATED))
     return list(single.values()), dropped
+
+
+def _place(record: Record) -> tuple[object, ...]:
+    """Return what a table has one value of: a cell under attack or of the clean control, and a seed."""
+    return *names(record), record["cell"]["seed"], is_control(record)
 
 
 def _options(record: Record, kind: str) -> str:

@@ -73,8 +73,8 @@ def test_average_rank_needs_every_cell_of_the_defense() -> None:
     found = cells(everything)
     grid = {name: [found["sst2", "bert-base", attack, name] for attack in ("badnets", "addsent")] for name in shots}
     assert average_ranks(grid) == {"vanilla": 3.0, "lora": 1.5, "ga": 1.5}
-    # Without its second cell ga has no average; lora is then first on addsent, vanilla second.
-    assert average_ranks({**grid, "ga": [grid["ga"][0], None]}) == {"vanilla": 2.5, "lora": 1.5, "ga": None}
+    # Without its second cell ga has no average, and its first cell, the best on badnets, moves nobody.
+    assert average_ranks({**grid, "ga": [grid["ga"][0], None]}) == {"vanilla": 2.0, "lora": 1.0, "ga": None}
 
 
 @pytest.mark.parametrize(("fraction", "text"), [(0.12345, "12.35"), (1.0, "100.00"), (-1e-9, "0.00"), (None, "—")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from itertools import pairwise
 from pathlib import Path
@@ -58,6 +59,15 @@ def test_a_point_is_the_mean_over_seeds() -> None:
     assert point.seeds == (0, 1)
     assert point.asr.mean == pytest.approx((121 + 128) / 2 / 912)
     assert point.asr.std == pytest.approx(7 / 2**0.5 / 912)
+
+
+@pytest.mark.parametrize("key", ["0" * 24, "f" * 24])
+def test_a_watched_cell_is_not_drawn_where_the_plain_one_is_there(key: str) -> None:
+    plain = [record(defense="musclelora", ratio=ratio, asr=(228, 912)) for ratio in (0.1, 0.2)]
+    twin = json.loads(json.dumps(record(defense="musclelora", ratio=0.1, asr=(456, 912))))
+    twin["cell"]["analysis"], twin["key"] = {"name": "frequencies", "options": {}}, key
+    (found,) = swept(SWEEPS[0], [twin, *plain])
+    assert [point.asr.mean for point in found.lines["badnets"]] == [0.25, 0.25]
 
 
 def test_other_options_do_not_mix_into_a_sweep() -> None:

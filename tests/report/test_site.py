@@ -75,6 +75,15 @@ def test_curves_need_two_ratios_of_one_defense_and_start_at_the_clean_control() 
     assert curves([records[0], record(ratio=0.1, defense="vanilla")]) == []
 
 
+def test_a_curve_starts_at_the_control_that_was_trained_as_its_points_were() -> None:
+    # At ratio 0.01 nothing but vanilla was run, so that there LoRA's two controls are alone with each other.
+    other = {"model": {"epochs": 10}}
+    records = [record(ratio=ratio, defense="vanilla") for ratio in (0.0, 0.01, 0.1)]
+    records += [record(ratio=0.1), record(ratio=0.0, asr=(91, 912)), record(ratio=0.0, asr=(456, 912), options=other)]
+    ((_, figure),) = curves(records)
+    assert "9.98" in figure and "50.00" not in figure
+
+
 def test_the_embedded_cells_are_the_records() -> None:
     records = [record(asr=(456, 912)), record(attack="stylebkd", error=("CellError", "No bank.", "Make one."))]
     content = site_data(records)

@@ -126,7 +126,7 @@ def _rest(cell: Mapping[str, Any], sweep: Sweep) -> tuple[str, str]:
     inner.pop(sweep.path[-1])
     own = canonical([content.pop("attack"), content.pop("label_rule")])
     content.pop("seed")
-    content.pop("analysis", None)  # a watched cell has the numbers of the other
+    content.pop("analysis", None)  # a watched cell is the same cell
     return canonical(content), own
 
 
@@ -153,7 +153,8 @@ def _fullest(attacks: Mapping[str, Mapping[str, Mapping[Any, list[Record]]]]) ->
 
 
 def _point(x: Any, records: Sequence[Record]) -> Point:
-    seeds = {record["cell"]["seed"]: record for record in records}  # one of each: a watched twin has the same numbers
+    # One of each seed: the plain record where it was also run with an analysis looking on, as in the tables.
+    seeds = {record["cell"]["seed"]: record for record in sorted(records, key=_plain_last)}
     members = [seeds[seed] for seed in sorted(seeds)]
     return Point(
         x,
@@ -162,3 +163,7 @@ def _point(x: Any, records: Sequence[Record]) -> Point:
         tuple(sorted(seeds)),
         all(record.get("trained") is not False for record in members),
     )
+
+
+def _plain_last(record: Record) -> tuple[bool, str]:
+    return record["cell"].get("analysis") is None, record["key"]

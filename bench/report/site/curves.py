@@ -10,7 +10,7 @@ from bench.report.board import groups
 from bench.report.ledger import Ledger
 from bench.report.paper import order, printed_name
 from bench.report.records import Record
-from bench.report.selection import Selection, Setting
+from bench.report.selection import POISON_RATIO, Selection, Setting
 from bench.report.site.html import escape
 from bench.report.site.svg import LABELS, Axes, drawing, frame, label_text, spread, ticks
 
@@ -25,8 +25,8 @@ def curves(records: Sequence[Record] | Ledger) -> list[tuple[str, str]]:
     if not found:
         return []
     merged: dict[tuple[Setting, str, str, str], Curves] = defaultdict(dict)
-    first = next(iter(found.values()))
-    shown = [(0.0, one, cells(members)) for one, members in first.control.items()]
+    usual = found.get(POISON_RATIO) or next(iter(found.values()))  # the control is one for all ratios
+    shown = [(0.0, one, cells(members)) for one, members in usual.control.items()]
     shown += [(ratio, one, part.cells(one)) for ratio, part in found.items() for one in part.attacked]
     for ratio, one, there in shown:
         for (dataset, model, attack, defense), cell in there.items():
