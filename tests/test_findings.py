@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import importlib.util
 import itertools
@@ -17,6 +18,7 @@ from bench.core.metrics import wilson
 FOLDER = Path(__file__).resolve().parents[1] / "leaderboard"
 ATTACKS = ("badnets", "hiddenkiller", "addsent")
 LONGER = "10 epochs, rate 0.0005"
+CELL = ("table", "model", "dataset", "defense")  # of the paper's results
 TEXT = (FOLDER / "FINDINGS.md").read_text(encoding="utf-8")
 
 
@@ -191,6 +193,39 @@ def test_what_the_deviations_say_of_strip_and_rap() -> None:
             pairs.append(f"{100 * found['frr']['value']:.2f} and {100 * found['far']['value']:.2f} %")
         (line,) = [row for row in said.splitlines() if row.startswith(f"| {defense.rpartition(':')[2].upper()} |")]
         assert all(pair in line for pair in pairs), (defense, pairs)
+
+
+def test_what_the_deviations_say_of_vanilla_and_the_cleansers() -> None:
+    held, said = records(), (FOLDER / "DEVIATIONS.md").read_text(encoding="utf-8")
+    asr, removed = {}, {}
+    for attack in ("badnets", "hiddenkiller"):
+        asr[attack] = f"{percent(held[attack, 'vanilla', 0.1, 'default'], 'asr'):.2f}"
+        for name in ("bki", "cube"):
+            found = held[attack, name, 0.1, "default"]["cleansed"]
+            removed[attack, name] = found["removed_poisoned"], found["removed"]
+    assert f"vanilla has ASR {asr['badnets']} on BadNets and {asr['hiddenkiller']} on HiddenKiller" in said
+    hits, rows = removed["badnets", "bki"]
+    others = "{} of {} on HiddenKiller".format(*removed["hiddenkiller", "bki"])
+    assert f"{hits} of {rows} removed rows were poisoned on BadNets, {others}" in said
+    hits, rows = removed["hiddenkiller", "cube"]
+    assert f"{removed['badnets', 'cube'][0]} of 200 removed on BadNets and no clean row" in said
+    assert len(set(removed["badnets", "cube"])) == 1
+    assert f"{hits} of 200 on HiddenKiller with {rows - hits} clean rows" in said
+
+
+def test_what_is_said_of_the_papers_own_means() -> None:
+    with (FOLDER.parent / "bench" / "report" / "paper_results.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(line for line in stream if not line.startswith("#")))
+    means = []
+    for table, model in (("1", "bert-base"), ("7", "bert-large"), ("4", "llama2-7b")):
+        where = (table, model, "sst2", "musclelora")
+        found = [float(row["asr"]) for row in rows if tuple(row[name] for name in CELL) == where]
+        means.append(f"{np.mean(found):.1f} %")
+    text = " ".join(TEXT.split())
+    assert (
+        "its means over these attacks are {} on BERT-base and {} on BERT-large, and {} over three".format(*means)
+        in text
+    )
 
 
 def test_what_is_said_of_the_training_of_musclelora() -> None:
