@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import html
-import json
 import random
-from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
@@ -155,45 +152,6 @@ def test_other_axes_are_left_out_and_counted() -> None:
         "Records left out: 1 with a label rule other than the attack's default; 1 with a poison ratio other than 0.1; "
         "2 with a row limit, smoke tests (`limit`); 1 with a target label other than 1." in page
     ), "onion has no place in Table 1, so its record is not counted there"
-
-
-def test_rarer_options_are_left_out_and_counted() -> None:
-    other = {"defense": {"rank": 64}}
-    records = [record(seed=seed) for seed in (0, 1)] + [record(seed=0, asr=(0, 912), options=other)]
-    page = render(records)["table1.md"]
-    assert row(page, MAIN, Dataset="SST-2", Attack="Badnets")["LoRA ASR"] == "65.79 ± 0.00 (65.57, +0.22)"
-    assert "1 with options other than those of most records of the same row" in page
-
-
-def longer(name: str, attacks: Sequence[str] = ATTACKS, seeds: int = 3, **parts: Any) -> list[dict[str, Any]]:
-    """Return records of a defense trained by other options of the model, with an ASR of 25 %."""
-    other = {"model": {"epochs": 10}}
-    return [
-        record(attack=attack, defense=name, seed=seed, asr=(228, 912), options=other, **parts)
-        for attack in attacks
-        for seed in range(seeds)
-    ]
-
-
-def test_a_row_is_of_the_model_options_that_most_cells_of_the_board_have() -> None:
-    usual = [record(attack=attack, defense=name) for attack in ATTACKS for name in ("vanilla", "lora", "adapter", "ga")]
-    page = render([*usual, *longer("lora")])["README.md"]
-    assert row(page, BOARD, Defense="LoRA")["ASR Badnets"] == "65.79", "12 cells of LoRA are longer, and 4 are not"
-    assert "12 with model options other than those of most cells of the same data set and model" in page
-    # A defense that has no other cell is shown as it was run.
-    page = render([*usual, *longer("musclelora")])["README.md"]
-    assert row(page, BOARD, Defense="MuScleLoRA")["ASR Badnets"] == "25.00 ± 0.00"
-
-
-def test_a_cell_that_was_run_again_with_an_analysis_looking_on_is_no_second_vote() -> None:
-    usual = [record(attack=attack, defense="lora") for attack in ATTACKS[:2]]
-    other = [*longer("lora", ATTACKS[:2], seeds=1), *longer("lora", ATTACKS[2:3], seeds=1)]
-    watched = json.loads(json.dumps(usual))
-    for one in watched:
-        one["cell"]["analysis"] = {"name": "frequencies", "options": {}}
-        one["key"] = one["key"][::-1]
-    for records in ([*usual, *other], [*usual, *other, *watched]):
-        assert row(render(records)["README.md"], BOARD, Defense="LoRA")["ASR Badnets"] == "25.00"
 
 
 def test_the_rule_of_an_attack_of_ones_own_is_its_usual_one() -> None:
