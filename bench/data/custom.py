@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from bench.data.hub import ALIASES, is_saved, read_hub
 from bench.data.readers import Row
 from bench.data.spec import DEV, SPLITS, TEST, TRAIN, DatasetSpec
 from bench.data.splits import outside, stratified
-from bench.data.tables import SUFFIXES, Entry, class_names, label_of, read_table
+from bench.data.tables import SUFFIXES, Entry, by_name, class_names, label_of, read_table
 
 HUB = "hub:"
 SMALLEST = 20  # rows from which dev or test is cut: a tenth then has one row of each of two equal classes
@@ -100,9 +101,14 @@ def _read(source: str, reading: CustomOptions) -> Content:
     if source.startswith(HUB):
         identifier = source.removeprefix(HUB)
         tables = read_hub(
-            identifier, reading.configuration, reading.revision, reading.text_column, reading.label_column
+            identifier,
+            reading.configuration,
+            reading.revision,
+            reading.text_column,
+            reading.label_column,
+            reading.classes,
         )
-        return _content(source, tables.entries, reading, reading.classes or tables.classes)
+        return _content(source, tables.entries, reading, tables.classes, tables.named)
     path = Path(source)
     if is_folder(path) and is_saved(path):
         return _read(HUB + source, reading)
@@ -145,7 +151,13 @@ def _files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _content(source: str, tables: Mapping[str, list[Entry]], reading: CustomOptions, given: tuple[str, ...]) -> Content:
+def _content(
+    source: str,
+    tables: Mapping[str, list[Entry]],
+    reading: CustomOptions,
+    given: tuple[str, ...],
+    named: bool = False,
+) -> Content:
     for split, entries in tables.items():
         if not entries:
             raise DataError(f"{source} has no rows for {split}.", "Give rows with a text and a label.")
@@ -155,8 +167,9 @@ def _content(source: str, tables: Mapping[str, list[Entry]], reading: CustomOpti
             f"Give at least {SMALLEST} rows, or a folder with train, dev and test.",
         )
     names = class_names(tables[TRAIN], given)
+    named = named or by_name(itertools.chain.from_iterable(tables.values()), names)
     splits = {
-        split: [Row(number, Example(item.text, label_of(item, names))) for number, item in enumerate(entries)]
+        split: [Row(number, Example(item.text, label_of(item, names, named))) for number, item in enumerate(entries)]
         for split, entries in tables.items()
     }
     rng = random.Random(reading.split_seed)

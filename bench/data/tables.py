@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -182,15 +182,39 @@ def class_names(entries: Sequence[Entry], given: Sequence[str]) -> tuple[str, ..
     return tuple(sorted(labels))
 
 
-def label_of(entry: Entry, names: Sequence[str]) -> int:
-    """Return the label of a row as a position in the class names.
+def by_name(entries: Iterable[Entry], names: Sequence[str]) -> bool:
+    """Tell whether the labels of a data set, those of all splits, are looked up among its class names.
+
+    Where no name is a number they are, and whatever is none of them counts as a position. Where one is, all labels are
+    names if every one is among these, else all are positions.
+
+    Raises:
+        DataError: the labels can be read as names and as positions, and mean other classes.
+    """
+    if not any(_INTEGER.fullmatch(name) for name in names):
+        return True
+    labels = {item.label for item in entries}
+    if not labels <= set(names):
+        return False
+    twofold = all(_INTEGER.fullmatch(label) and 0 <= int(label) < len(names) for label in labels)
+    if twofold and labels < set(names) and any(names[int(label)] != label for label in labels):
+        raise DataError(
+            f"The labels {', '.join(sorted(labels))} are some of the class names {', '.join(names)}, and positions "
+            "among these too.",
+            "Give classes that are words, for labels that count from 0, or write class names that are words as labels.",
+        )
+    return True
+
+
+def label_of(entry: Entry, names: Sequence[str], named: bool) -> int:
+    """Return the label of a row as a position in the class names, which it is looked up among if it may be `named`.
 
     Raises:
         DataError: an integer out of range, another word than a class name; it names file and row.
     """
-    if entry.label in names:
+    if named and entry.label in names:
         return names.index(entry.label)
-    numbered = all(_INTEGER.fullmatch(name) for name in names)
+    numbered = not named or all(_INTEGER.fullmatch(name) for name in names)
     if not _INTEGER.fullmatch(entry.label):
         rule = f"an integer from 0 to {len(names) - 1}" if numbered else f"one of {', '.join(names)}"
         raise DataError(
@@ -199,9 +223,11 @@ def label_of(entry: Entry, names: Sequence[str]) -> int:
         )
     label = int(entry.label)
     if not 0 <= label < len(names):
+        # A name, where another row's label is none: nobody would guess why it is no good.
+        why = " (not all labels are class names, so none is read as one)" if entry.label in names else ""
         raise DataError(
             f"{entry.place} has the label {label}, which is out of range: "
-            f"{len(names)} classes are numbered 0 to {len(names) - 1}.",
+            f"{len(names)} classes are numbered 0 to {len(names) - 1}{why}.",
             "Number the classes from 0 without gaps.",
         )
     return label

@@ -71,6 +71,31 @@ def test_class_names_are_numbered_in_alphabetical_order_or_as_given(tmp_path):
     assert {(int(example.text.split()[1]) % 2, example.label) for example in given.train} == {(0, 0), (1, 1)}
 
 
+def test_class_names_that_are_numbers_are_told_from_positions_once_for_all_rows(tmp_path):
+    def labels(values, classes):
+        path = json_lines(tmp_path / "a.jsonl", [(f"text {i}", values[i % len(values)]) for i in range(60)])
+        rows = load_dataset(dataset_spec(path, {"classes": classes})).train
+        return {(values[int(text.split()[1]) % len(values)], label) for text, label, _ in rows}
+
+    assert labels([0, 1, 2], ["1", "2", "3"]) == {(0, 0), (1, 1), (2, 2)}  # 0 is no name: positions
+    assert labels([1, 2, 3], ["1", "2", "3"]) == {(1, 0), (2, 1), (3, 2)}
+    assert labels([0, 1], ["1", "0"]) == {(1, 0), (0, 1)}
+    assert labels([0, 1], ["0", "1", "2"]) == {(0, 0), (1, 1)}
+    with pytest.raises(DataError, match=r"labels 1, 2 are some of the class names 1, 2, 3, and positions.*words"):
+        labels([1, 2], ["1", "2", "3"])
+    with pytest.raises(DataError, match=r"row 3 .*label 3, which is out of range.*not all labels are class names"):
+        labels([1, 0, 3], ["1", "2", "3"])
+    with pytest.raises(DataError, match=r"label 'two', and an integer from 0 to 1 is needed"):
+        labels(["0", "two"], ["1", "two"])
+
+
+def test_a_split_that_holds_a_position_makes_all_labels_positions(tmp_path):
+    for split, values in {"train": (1, 2), "test": (0, 1, 2)}.items():
+        json_lines(tmp_path / f"{split}.jsonl", [(f"{split} {i}", values[i % len(values)]) for i in range(60)])
+    data = load_dataset(dataset_spec(str(tmp_path), {"classes": ["1", "2", "3"]}))
+    assert {label for _, label, _ in data.train} == {1, 2} and {label for _, label, _ in data.test} == {0, 1, 2}
+
+
 def test_a_folder_with_three_files_is_taken_as_it_is_split(tmp_path):
     delimited(tmp_path / "train.csv", ROWS[:100], ",")
     json_lines(tmp_path / "validation.jsonl", ROWS[100:120])
@@ -212,6 +237,38 @@ def test_hub_data_are_read_through_the_datasets_library(tmp_path, monkeypatch):
     assert [example[:2] for example in data.test] == ROWS[100:150]  # the hidden test labels cannot be used
     assert [len(data.train), len(data.dev)] == [90, 10]
     assert load_dataset(dataset_spec(str(tmp_path / "saved"))) == data
+
+
+def saved(folder, names, rows):
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+    listed = [{"text": text, "label": label} for text, label in rows]
+    datasets.DatasetDict({"train": datasets.Dataset.from_list(listed, features)}).save_to_disk(str(folder))
+    return str(folder)
+
+
+def test_hub_data_whose_class_names_are_numbers_keep_their_labels(tmp_path):
+    path = saved(tmp_path / "a", ["1", "2", "3"], ROWS)
+    data = load_dataset(dataset_spec(path))
+    assert data.classes == ("1", "2", "3")
+    assert all(ROWS[row] == example[:2] for row, example in zip(data.rows["train"], data.train, strict=True))
+    two = load_dataset(
+        dataset_spec(saved(tmp_path / "b", ["1", "2", "3"], [(text, label % 2) for text, label in ROWS]))
+    )
+    assert {label for _, label, _ in two.train} == {0, 1}
+    turned = load_dataset(dataset_spec(path, {"classes": ["3", "1", "2"]}))
+    assert [(ROWS[row][1] + 1) % 3 for row in turned.rows["train"]] == [label for _, label, _ in turned.train]
+    renamed = load_dataset(dataset_spec(path, {"classes": ["1", "b", "c"]}))
+    assert (renamed.classes, renamed.train) == (("1", "b", "c"), data.train)
+    with pytest.raises(
+        RequestError, match=r"gives 0, 1, 2, and .* declares 1, 2, 3: '1' stands at another place.*Leave"
+    ):
+        dataset_spec(path, {"classes": ["0", "1", "2"]})
+    with pytest.raises(DataError, match=r"train, row 2 has the label -1, .*hidden"):
+        dataset_spec(saved(tmp_path / "c", ["1", "2"], [("a", 0), ("b", -1), *[("c", 1)] * 30]))
+    signs = load_dataset(dataset_spec(saved(tmp_path / "d", ["-1", "0", "1"], ROWS)))
+    assert signs.train == data.train
 
 
 def test_a_folder_of_the_datasets_library_is_the_same_data_as_its_files(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from bench.core.spec import Cell, Part
 from bench.core.yaml_text import MOST_VALUES, read_yaml
 from bench.data.readers import READERS, read_poison, read_rows
 from bench.data.spec import DatasetSpec
-from bench.data.tables import SUFFIXES, class_names, label_of, read_table
+from bench.data.tables import SUFFIXES, by_name, class_names, label_of, read_table
 from bench.engine.grid import Grid, load_grid
 from bench.victim.loading import checked_folder
 from bench.victim.spec import ModelSpec, model_spec
@@ -119,7 +119,7 @@ def test_a_table_is_read_or_refused(tmp_path: Path, content: bytes, suffix: str)
     try:
         entries = read_table(path, "text", "label")
         names = class_names(entries, ()) if entries else ()
-        labels = [label_of(entry, names) for entry in entries]
+        labels = [label_of(entry, names, by_name(entries, names)) for entry in entries]
     except DataError as error:
         assert str(path) in error.problem and error.remedy
     else:
