@@ -37,6 +37,7 @@ FIXED = {
     "loss_function": "ce",
     "visualize": False,
 }
+ACTS = ("train", "repair")  # the stages of a defense that a trainer reaches
 
 
 def bound(defender: Any, victim: Any, data: Mapping[str, Sequence[tuple]], seed: int = 0) -> Any:
@@ -77,6 +78,22 @@ def _bound(defender: Any, victim: Victim, dev: Sequence[tuple], seed: int) -> tu
 
 
 def _defender(defense: Any) -> Any:
+    """Return the defense that a setting names.
+
+    Raises:
+        RequestError: there is none such, or it acts where no trainer reaches, so that it would not defend.
+    """
+    defender = _constructed(defense)
+    elsewhere = sorted(defender.stages().difference(ACTS))
+    if elsewhere:
+        raise RequestError(
+            f"Defense {defender.name!r} acts at {', '.join(elsewhere)}; a trainer applies {' and '.join(ACTS)} alone.",
+            "Give it to attack() if it acts at cleanse, to eval() if at filter or detect: see docs/openbackdoor.md.",
+        )
+    return defender
+
+
+def _constructed(defense: Any) -> Any:
     if isinstance(defense, str):
         defense = {"name": defense}
     if not isinstance(defense, Mapping):
@@ -117,7 +134,7 @@ class Training:
         Its `load_attacker` hands the trainer the poisoner's settings too: all else is taken for one of them.
 
         Raises:
-            RequestError: a setting that our loop does not have, or a defense that does not exist.
+            RequestError: a setting that our loop does not have, or a defense that does not exist or acts elsewhere.
         """
         self.name, self.lr, self.weight_decay, self.epochs, self.batch_size = name, lr, weight_decay, epochs, batch_size
         self.gradient_accumulation_steps, self.max_grad_norm = gradient_accumulation_steps, max_grad_norm

@@ -23,6 +23,7 @@ DEFENSES: dict[str, dict[str, Any]] = {
     "bki": {"victim": "own"},
 }
 BEFORE = ("bki",)  # acts before the training
+INFERENCE = ("strip", "onion")
 
 
 def run() -> dict[str, Any]:
@@ -52,7 +53,7 @@ def _config(name: str, options: dict[str, Any], trainer: str) -> dict[str, Any]:
     config["attacker"]["poisoner"].update(poisoner)
     train = {"name": trainer, "batch_size": 8, "ckpt": "best"}
     config["attacker"]["train"].update(train)
-    if trainer == "bench":
+    if trainer == "bench" and name not in BEFORE + INFERENCE:  # those it would refuse
         config["attacker"]["train"]["defense"] = {"name": name, **options}
     return config
 

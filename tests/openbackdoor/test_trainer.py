@@ -17,6 +17,7 @@ from bench.openbackdoor.victims import as_ours
 from bench.victim.victim import Victim
 from defenders.base import Defender
 from defenders.lora import Lora
+from defenders.strip import Strip
 from tests.openbackdoor.signatures import OURS, SIGNATURES, signature
 from tests.tiny import tiny_victim
 
@@ -143,6 +144,10 @@ def test_selection_and_the_defense_get_different_clean_rows(victim: Victim) -> N
         ({"defense": "musclelra"}, "no defender named 'musclelra'"),
         ({"defense": {"rank": 2}}, "has no name"),
         ({"defense": {"name": "lora", "rnk": 2}}, "named 'rnk'"),
+        ({"defense": {"name": "bki"}}, r"'bki' acts at cleanse; a trainer applies train and repair.*attack\(\)"),
+        ({"defense": "cube"}, "'cube' acts at cleanse"),
+        ({"defense": "onion"}, "'onion' acts at filter"),
+        ({"defense": Strip()}, r"'strip' acts at detect.*eval\(\)"),
     ],
 )
 def test_a_wrong_setting_is_refused(setting: dict, problem: str) -> None:
