@@ -198,7 +198,7 @@ class Defender(Options, DefenderContract):
             return Suspicion(np.zeros(len(poison_data)), np.inf)
         from bench.victim.questions import answered
 
-        return answered(model, self.questions(model, clean_data, poison_data))
+        return answered(_ours(model), self.questions(model, clean_data, poison_data))
 
     def questions(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> Any:
         """Return a generator that returns what `suspicion` does, and yields what it asks of `model` on the way.

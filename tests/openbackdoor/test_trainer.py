@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,6 +74,17 @@ def test_a_victim_of_theirs_is_seen_through_ours(victim: Victim) -> None:
     victim.model.eval()
     texts = [text for text, *_ in ROWS]
     assert (ours.predict(texts) == victim.predict(texts)).all()
+
+
+def test_what_a_detector_asks_is_answered_by_a_victim_of_theirs(
+    victim: Victim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("openbackdoor.victims.victim")
+    module.Victim = SimpleNamespace
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    strip = bound(Strip(repeat=2), victim, {"dev": ROWS})
+    flags = [list(strip.detect(given, {"dev": ROWS}, ROWS[:6])) for given in (victim, theirs(victim))]
+    assert flags[0] == flags[1] and len(flags[0]) == 6
 
 
 @pytest.mark.parametrize("given", [SimpleNamespace(), SimpleNamespace(plm=torch.nn.Linear(2, 2))])
