@@ -118,7 +118,8 @@ class Scpn:
         said = []
         for unit in units:
             text = " ".join(self._poisoner.transform(unit).split())
-            reason = "empty paraphrase" if not text else "unchanged: SCPN's parser failed" if text == unit else ""
+            unchanged = text == " ".join(unit.split())
+            reason = "empty paraphrase" if not text else "unchanged: SCPN's parser failed" if unchanged else ""
             said.append((None if reason else text, reason))
         return said
 

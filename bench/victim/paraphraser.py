@@ -163,14 +163,17 @@ class Paraphraser:
         if self.spec.method == "strap":
             ids = ids[: len(prompt) + self.spec.extra_tokens]
         text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        text = " ".join(text.split())
-        if self.spec.method == "strap":
-            text = BEFORE_MARK.sub(r"\1", text)
+        text = self._spaced(text)
         if not text:
             return Said(None, "empty paraphrase")
-        if text == " ".join(unit.split()):
+        if text == self._spaced(unit):
             return Said(None, "unchanged")
         return Said(text)
+
+    def _spaced(self, text: str) -> str:
+        """Return a text with single spaces, and as STRAP writes with none before its marks."""
+        text = " ".join(text.split())
+        return BEFORE_MARK.sub(r"\1", text) if self.spec.method == "strap" else text
 
 
 def _marks(model: Any, tokenizer: Any) -> list[int]:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from typer.testing import CliRunner
@@ -17,6 +18,7 @@ from bench.cli import app
 from bench.data import dataset_spec, load_dataset
 from bench.data.journal import _entry, read_bank
 from bench.engine.artifacts import read_examples
+from bench.engine.paraphrasing import Scpn
 from bench.engine.store import Store
 from tests.engine.conftest import Tiny, tiny  # noqa: F401
 from tests.strap import write_gpt2
@@ -167,3 +169,22 @@ def test_a_model_that_is_not_generative_makes_no_bank(tmp_path: Path, tiny: Tiny
     bank = tmp_path / "b"
     code, said = paraphrase("--dataset", "demo", "--bank", str(bank), "--method", "instruct", "--model", tiny.model)
     assert code == 2 and "is not generative: its weights lack" in said and not bank.exists()
+
+
+def test_a_sentence_that_scpn_gives_back_is_a_failure_whatever_its_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    class SynBkdPoisoner:
+        """Stands where OpenBackdoor's poisoner does: where its parser fails, the text comes back."""
+
+        def __init__(self, template_id: int) -> None:
+            pass
+
+        def transform(self, text: str) -> str:
+            return "when it  rains , we stay ." if text == "it rains" else text
+
+    module = ModuleType("openbackdoor.attackers.poisoners.synbkd_poisoner")
+    module.SynBkdPoisoner = SynBkdPoisoner
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("bench.openbackdoor.load", lambda: None)
+    failed = (None, "unchanged: SCPN's parser failed")
+    said = Scpn().paraphrase(["it rains", "a b", "a  b", "a\n b ", " "])
+    assert said == [("when it rains , we stay .", ""), failed, failed, failed, (None, "empty paraphrase")]

@@ -122,6 +122,7 @@ def test_an_empty_paraphrase_and_an_unchanged_one_are_failures(folders: dict[str
     assert paraphraser._judged("the  film is good", ids, ids) == (None, "unchanged")
     ids = paraphraser.tokenizer("dull , cold .")["input_ids"]
     assert paraphraser._judged("x", ids, ids).text == "dull, cold."
+    assert paraphraser._judged("dull , cold .", ids, ids) == (None, "unchanged")  # but for the spaces before its marks
 
 
 def test_models_that_are_not_generative_or_of_another_family_are_refused(
