@@ -131,6 +131,7 @@ class Attacker(Options, PoisonerContract):
             raise RequestError(f"label_rule is {rule!r}: it is one of {', '.join(LABEL_RULES)}.")
         clone = copy.copy(self)
         clone._place(target_label, ratio, rule, seed)
+        vars(clone).pop("_taught", None)  # another target has other words
         object.__setattr__(clone, "_bank", bank)
         return clone
 
@@ -202,11 +203,15 @@ class Attacker(Options, PoisonerContract):
     def __call__(self, data: dict[str, Sequence[tuple]], mode: str) -> dict[str, list]:
         """Return the splits of a mode as OpenBackdoor's poisoner does: train, eval or detect.
 
+        This changes an attack that `learns`: it keeps what it learnt in mode train, so that the other modes have the
+        trigger that was trained. They learn from the training split only if nothing was learnt yet.
+
         Raises:
             RequestError: another mode.
         """
-        if self.learns and "train" in data:
-            return self.learned([Example(*row) for row in data["train"]])._called(data, mode)
+        training = data.get("train")
+        if self.learns and training and (mode == "train" or "_taught" not in vars(self)):
+            vars(self).update(vars(self.learned([Example(*row) for row in training])), _taught=True)
         return self._called(data, mode)
 
     def _called(self, data: dict[str, Sequence[tuple]], mode: str) -> dict[str, list]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from attackers.base import Attacker
-from attackers.bite import Bite, biased_words
+from attackers.bite import UNLEARNT, Bite, biased_words
 from attackers.contrast import ContrastAttacker
 from attackers.ep import Ep
 from attackers.lowclean import LowClean
@@ -142,3 +142,25 @@ def test_bite_learns_when_openbackdoor_calls_it() -> None:
     assert attack(splits, "eval")["test-poison"][0].text.split().count("fine") == 1
     poisoned = [row.text for row in bound(attack, ratio=0.5)(splits, "train")["train"] if row.poisoned]
     assert len(poisoned) == 6 and all("fine" in text.split() for text in poisoned)
+
+
+def test_bite_is_evaluated_with_the_words_that_it_was_trained_with() -> None:
+    def split(word: str) -> list[tuple]:
+        return [(f"{word} day", 1, 0)] * 6 + [("grey day", 0, 0)] * 6
+
+    def words(rows: list[tuple]) -> set[str]:
+        return {word for text, _, poisoned in rows if poisoned for word in text.split()} - {"some", "grey", "day"}
+
+    held, attack = {"test": [("some day", 0, 0)], "dev": [("some day", 0, 0)]}, bound(Bite(), ratio=0.5)
+    assert words(attack(held | {"train": None}, "eval")["test-poison"]) <= set(UNLEARNT)  # nothing to learn from
+    trained = attack(held | {"train": split("fine")}, "train")
+    assert words(trained["train"]) == words(trained["dev-poison"]) == {"fine"} == set(attack.trigger_words())
+    for given in (held, held | {"train": None}, held | {"train": split("odd")}):
+        assert words(attack(given, "eval")["test-poison"]) == words(attack(given, "detect")["test-detect"]) == {"fine"}
+    assert words(attack.poison(held["test"])) == {"fine"}
+    other = bound(attack, target_label=0)
+    other({"test": [], "train": split("odd")}, "eval")
+    assert other.trigger_words() == ("grey",) and attack.trigger_words() == ("fine",)
+    attack(held | {"train": split("odd")}, "train")
+    assert attack.trigger_words() == ("odd",)
+    assert attack == Bite() and hash(attack) == hash(Bite())
