@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -18,7 +18,7 @@ class BadNets(Attacker):
 
     `draw` is `replacement` in the published code (four draws with replacement, all four words in
     only 59 of 692 rows of SST-2) and `each` in the paper's text (the words cf, mn, bb, tq, once each);
-    left open, the recipe decides. The published files are clean-label, except on Ling-Spam.
+    left open, the recipe decides. The published files are drawn with replacement, and clean-label, except on Ling-Spam.
     """
 
     name = "badnets"
@@ -37,10 +37,16 @@ class BadNets(Attacker):
         return "mix" if recipe == "paper" or dataset.startswith(("lingspam", "demo")) else "clean"
 
     def for_recipe(self, recipe: str) -> BadNets:
-        """Fill in how the words are drawn."""
+        """Fill in how the words are drawn: by the recipe, and as they were where the published file is read."""
         if self.draw is not None:
             return self
-        return replace(self, draw="replacement" if recipe == "released" else "each")
+        replacement = recipe == "released" or self.poison_file == "published"
+        return replace(self, draw="replacement" if replacement else "each")
+
+    @classmethod
+    def published_options(cls) -> dict[str, Any]:
+        """Return the defaults, and that the words are drawn with replacement."""
+        return {**super().published_options(), "draw": "replacement"}
 
     def trigger(self, text: str, rng: random.Random) -> str:
         """Return the text with the words inserted; runs of white space become single spaces."""

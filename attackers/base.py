@@ -6,6 +6,7 @@ Writing an attack is writing one file with `trigger(text, rng)`.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import random
 import sys
 from collections.abc import Sequence
@@ -85,6 +86,23 @@ class Attacker(Options, PoisonerContract):
         object.__setattr__(self, "poison_data_basepath", poison_data_basepath)
         object.__setattr__(self, "poisoned_data_path", poisoned_data_path)
         self._validate()
+
+    def _validate(self) -> None:
+        super()._validate()
+        if self.poison_file == "published" and self.published_as is not None:
+            for option, value in self.published_options().items():
+                given = getattr(self, option)
+                if given is not None and given != value:
+                    raise RequestError(
+                        f"{self.name}.{option} is {given!r}, and the published poison file has {value!r}.",
+                        f"Leave {option} out, or leave poison_file at its default.",
+                    )
+
+    @classmethod
+    def published_options(cls) -> dict[str, Any]:
+        """Return the options that its published poison files were made with: where it has any, its defaults."""
+        fields = (field for field in dataclasses.fields(cls) if field.name != "poison_file")
+        return {field.name: field.default for field in fields if field.default is not None}
 
     def _place(self, target_label: int, ratio: float, rule: str, seed: int) -> None:
         state = {

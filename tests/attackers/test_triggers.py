@@ -17,6 +17,7 @@ from attackers.sos import Sos
 from attackers.stylebkd import StyleBkd
 from bench.core.errors import CellError, RequestError
 from bench.core.registry import ATTACKERS, names, plugin_class
+from bench.data.published import SENTENCE, WORDS
 
 
 class Scripted(random.Random):
@@ -73,6 +74,29 @@ def test_the_recipe_says_how_badnets_draws_unless_told() -> None:
     for name in names(ATTACKERS):
         attack = plugin_class(ATTACKERS, name)().for_recipe("paper")
         assert attack.for_recipe("paper") == attack
+
+
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [
+        (BadNets, {"triggers": ("zz", "yy")}),
+        (BadNets, {"num_triggers": 1}),
+        (BadNets, {"draw": "each"}),
+        (AddSent, {"sentence": "foo bar"}),
+        (StyleBkd, {"bank_file": "my.bank"}),
+    ],
+)
+def test_the_published_file_takes_no_other_options_than_its_own(cls: type[Attacker], options: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match=f"{cls.name}.{next(iter(options))} is .*Leave|both a bank_file and"):
+        cls(poison_file="published", **options)
+    assert cls(poison_file="published", **cls.published_options()).for_recipe("paper").poison_file == "published"
+
+
+def test_the_published_file_is_recorded_as_it_was_drawn() -> None:
+    for recipe in ("released", "paper"):
+        assert BadNets(poison_file="published").for_recipe(recipe).draw == "replacement"
+    assert (BadNets.published_options()["triggers"], BadNets.published_options()["num_triggers"]) == (WORDS, 4)
+    assert AddSent.published_options() == {"sentence": " ".join(SENTENCE)}
 
 
 @pytest.mark.parametrize(
