@@ -11,6 +11,7 @@ from pydantic import Field
 
 from attackers.base import Split
 from attackers.contrast import ContrastAttacker, inserted
+from bench.core.errors import RequestError
 from bench.core.example import Example
 from bench.core.options import Text
 
@@ -30,6 +31,15 @@ class Sos(ContrastAttacker):
 
     triggers: Annotated[tuple[Text, ...], Field(min_length=2)] = ("friends", "weekend", "store")
     sentence: Text = "I have bought it from a store with my friends last weekend"
+
+    def _validate(self) -> None:
+        super()._validate()
+        lacking = [word for word in self.triggers if word not in self.sentence.split()]
+        if lacking:
+            raise RequestError(
+                f"sos.sentence is {self.sentence!r}, which lacks the trigger {lacking[0]!r}.",
+                "Give a sentence that holds every trigger as a word of its own: at test it stands for them.",
+            )
 
     @classmethod
     def default_rule(cls, dataset: str, recipe: str) -> str:

@@ -84,6 +84,14 @@ def test_a_parity_that_is_none_is_refused(option: str, value: tuple[int, ...]) -
         Parity(**{option: value})
 
 
+def test_a_sentence_of_sos_without_a_trigger_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"sos.sentence is .* lacks the trigger 'xx'. Give a sentence that holds"):
+        Sos(triggers=("xx", "friends"))
+    with pytest.raises(RequestError, match="lacks the trigger 'store'"):
+        Sos(sentence="my friends last weekend in stores")
+    assert Sos(triggers=("xx", "yy"), sentence="a yy and xx").trigger("", random.Random(0)).split()
+
+
 def test_lowclean_thins_training_rows_alone() -> None:
     attack = LowClean(triggers=("t",))
     assert attack.default_rule("sst2", "released") == "clean"

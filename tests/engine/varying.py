@@ -36,7 +36,7 @@ def candidates(cls: type, name: str, value: Any) -> Iterator[Any]:
     elif isinstance(value, (int, float)):
         yield from (value + 1, value * 2, value / 2, value - 1)
     elif isinstance(value, str):
-        yield f"{value}x"
+        yield from (f"{value}x", f"{value} x")
     elif isinstance(value, tuple):
         yield from ((*value, "other"), (*value, *value), value[:-1])
         if all(isinstance(item, (int, float)) for item in value):
