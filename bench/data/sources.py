@@ -5,11 +5,13 @@ A source writes the bytes of one relative path into a part file; `bench.data.fet
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol
 
@@ -26,6 +28,8 @@ MEMBERS = 200_000
 DENSEST = 200  # a member that is more times its packed size is a bomb; the real files pack about 3 to 1
 ZIP, TARS = (".zip",), (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 CHUNK = 1 << 16
+# What the readers of damaged archives raise: OSError that of bz2 and gzip, RuntimeError that of an encrypted zip.
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 
 
 class NotThere(DataError):
@@ -113,16 +117,12 @@ class Archive:
     def __init__(self, path: Path, wanted: Iterable[str]) -> None:
         self.path = path
         self._zipped = path.name.lower().endswith(ZIP)
-        try:
+        with self._reading("cannot be read"):
             self._open: Any = zipfile.ZipFile(path) if self._zipped else tarfile.open(path)
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
-            raise self._bad(f"cannot be read: {error}") from error
         try:
-            listed = map(_zip_member, self._open.infolist()) if self._zipped else map(_tar_member, self._open)
-            self._members = self._checked(listed, set(wanted))
-        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-            self.close()
-            raise self._bad(f"cannot be read: {error}") from error
+            with self._reading("cannot be read"):
+                listed = map(_zip_member, self._open.infolist()) if self._zipped else map(_tar_member, self._open)
+                self._members = self._checked(listed, set(wanted))
         except DataError:
             self.close()
             raise
@@ -161,12 +161,24 @@ class Archive:
         member = self._members.get(path)
         if member is None:
             raise NotThere(f"{self.path} has no {path}.", "Name another --from.")
-        try:
+        damaged = f"is damaged at {path}"
+        with self._reading(damaged):
             given = self._open.open(member) if self._zipped else self._open.extractfile(member)
-            with given, part.open("wb") as taken:
-                shutil.copyfileobj(_limited(given, path), taken, CHUNK)
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, zlib.error) as error:
-            raise self._bad(f"is damaged at {path}: {error}") from error
+        with given, part.open("wb") as taken:
+            stream = _limited(given, path)
+            while True:
+                with self._reading(damaged):  # the writing is not in it: a full disk is no fault of the archive
+                    chunk = stream.read(CHUNK)
+                if not chunk:
+                    return
+                taken.write(chunk)
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except DAMAGE as error:
+            raise self._bad(f"{what}: {error}") from error
 
 
 def _zip_member(info: zipfile.ZipInfo) -> tuple[str, int, int, bool, Any]:

@@ -6,6 +6,7 @@ import csv
 import io
 import tarfile
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from bench.core.errors import DataError, RequestError
 from bench.data import agnews_mini
 from bench.data.fetch import ABSENT, FETCHED, Wanted, fetch, wanted_files
 from bench.data.files import git_blob, sha256
-from bench.data.sources import COMMIT, LARGEST, PUBLISHED, made_here, source_of
+from bench.data.sources import COMMIT, LARGEST, PUBLISHED, Archive, made_here, source_of
 
 FILES = {"datasets/a.tsv": b"text\t0\n" * 2000, "poison_data/b.csv": b"poison\n"}
 WANTED = [Wanted(path, sha256(content), None) for path, content in FILES.items()]
@@ -29,7 +30,8 @@ def packed(path: Path, members: dict[str, bytes]) -> Path:
             for name, content in members.items():
                 archive.writestr(name, content)
         return path
-    with tarfile.open(path, "w:gz" if path.suffix in (".gz", ".tgz") else "w") as archive:
+    packing = {".gz": "w:gz", ".tgz": "w:gz", ".xz": "w:xz", ".bz2": "w:bz2"}.get(path.suffix, "w")
+    with tarfile.open(path, packing) as archive:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -42,7 +44,7 @@ def taken(archive: Path, folder: Path) -> list[str]:
     return [outcome.state for outcome in fetch(folder, WANTED, source)]
 
 
-@pytest.mark.parametrize("name", ["data.zip", "data.tar", "data.tar.gz", "data.tgz"])
+@pytest.mark.parametrize("name", ["data.zip", "data.tar", "data.tar.gz", "data.tgz", "data.tar.xz", "data.tar.bz2"])
 @pytest.mark.parametrize("top", ["", "MuScleLoRA-6b116ee/", "./"])
 def test_an_archive_gives_its_files_with_or_without_a_folder_above(tmp_path: Path, name: str, top: str) -> None:
     archive = packed(tmp_path / name, {top + path: content for path, content in FILES.items()})
@@ -90,6 +92,34 @@ def test_a_damaged_archive_is_refused(tmp_path: Path, name: str) -> None:
     archive.write_bytes(archive.read_bytes()[:60])
     with pytest.raises(DataError, match=r"data.* cannot be read"):
         taken(archive, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["data.tar.xz", "data.tar.bz2", "data.tar.gz"])
+def test_a_byte_that_flipped_in_an_archive_ends_in_no_traceback(tmp_path: Path, name: str) -> None:
+    whole = packed(tmp_path / name, FILES).read_bytes()
+    refused = 0
+    for place in range(0, len(whole), max(1, len(whole) // 20)):
+        (tmp_path / name).write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        try:
+            taken(tmp_path / name, tmp_path / f"out{place}")
+        except DataError as error:
+            refused += 1
+            assert "cannot be read" in error.problem and "Get it again" in error.remedy
+    assert refused
+
+
+def test_a_member_that_does_not_unpack_is_damaged_and_a_part_without_a_folder_is_not(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "data.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("datasets/a.tsv", bytes(range(256)) * 8)
+    content = bytearray((tmp_path / "data.zip").read_bytes())
+    content[60:90] = b"\xff" * 30
+    (tmp_path / "data.zip").write_bytes(content)
+    with closing(Archive(tmp_path / "data.zip", FILES)) as archive:
+        with pytest.raises(DataError, match=r"data\.zip is damaged at datasets/a\.tsv: "):
+            archive.get("datasets/a.tsv", tmp_path / "part")
+    with closing(Archive(packed(tmp_path / "data.tar", FILES), FILES)) as archive:
+        with pytest.raises(FileNotFoundError):
+            archive.get("datasets/a.tsv", tmp_path / "none" / "part")
 
 
 def test_what_an_archive_lacks_is_absent(tmp_path: Path) -> None:
