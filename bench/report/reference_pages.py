@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import inspect
+import itertools
 import re
 import sys
 import types
@@ -11,9 +14,12 @@ import typing
 from typing import Any
 
 from bench.core import registry
+from bench.core.errors import CellError
 from bench.core.registry import ATTACKERS, DEFENDERS, Family
+from bench.core.spec import Recipe
 from bench.engine.grid import Grid, grid_names, load_grid
 from bench.report.markdown import escape, table
+from bench.victim.spec import ModelSpec, model_names, model_spec
 
 MADE = "Written by `python -m bench docs` from the code: change the code, not this page."
 ORDER = ("cleanse", "train", "repair", "filter", "detect")
@@ -77,7 +83,8 @@ def _plugin(family: Family, name: str, plugin: type) -> list[str]:
     else:
         bank = f" Reads the paraphrase bank `{plugin.bank}`." if plugin.bank else ""
         parts.append(f"Label rule on SST-2 (released): {plugin.default_rule('sst2', 'released')}.{bank}")
-    rows = [_option(plugin, field) for field in dataclasses.fields(plugin) if field.init]
+    filled = _filled(family, plugin)
+    rows = [_option(plugin, field, filled) for field in dataclasses.fields(plugin) if field.init]
     parts.append(table(["Option", "Type", "Default"], rows, 3) if rows else "It has no options.")
     return parts
 
@@ -105,9 +112,43 @@ def _bare(text: str) -> str:
     return re.sub(r"([*_|<>\[\]])", r"\\\1", text)
 
 
-def _option(plugin: type, field: dataclasses.Field) -> list[str]:
+def _option(plugin: type, field: dataclasses.Field, filled: dict[str, str]) -> list[str]:
     hint = typing.get_type_hints(plugin)[field.name]
-    return [f"`{field.name}`", escape(_type(hint)), escape(_default(field))]
+    default = filled.get(field.name) or _value(field.default)
+    return [f"`{field.name}`", escape(_type(hint)), escape(default)]
+
+
+def _filled(family: Family, plugin: type) -> dict[str, str]:
+    """Return what the options that a plug-in leaves open are filled with: one value, or where it comes from."""
+    plain = plugin()
+    given: dict[tuple[str, str], Any] = {}
+    for model, recipe in itertools.product(_models(), typing.get_args(Recipe)):
+        with contextlib.suppress(CellError):  # a model without what this defense changes
+            made = plain.for_recipe(recipe) if family is ATTACKERS else plain.for_model(model, recipe)
+            given[model.name, recipe] = made
+    said = {}
+    for field in dataclasses.fields(plugin):
+        values = {place: getattr(made, field.name) for place, made in given.items()}
+        if getattr(plain, field.name) is None and set(values.values()) != {None}:
+            said[field.name] = _source(values)
+    return said
+
+
+@functools.cache
+def _models() -> tuple[ModelSpec, ...]:
+    return tuple(model_spec(name) for name in model_names())
+
+
+def _source(values: dict[tuple[str, str], Any]) -> str:
+    """Return the value of an option if it has one by (model, recipe), else which of both decide it."""
+    if len(set(values.values())) == 1:
+        return _value(next(iter(values.values())))
+    pairs = list(itertools.combinations(values, 2))
+    causes = []
+    for cause, same in (("the model file", 1), ("the recipe", 0)):
+        if any(one[same] == other[same] and values[one] != values[other] for one, other in pairs):
+            causes.append(cause)
+    return f"from {' and '.join(causes)}"
 
 
 def _type(hint: Any) -> str:
@@ -122,10 +163,9 @@ def _type(hint: Any) -> str:
     return {float: "number", int: "whole number", str: "text", bool: "true or false"}.get(hint, str(hint))
 
 
-def _default(field: dataclasses.Field) -> str:
-    value = field.default
+def _value(value: Any) -> str:
     if value is None:
-        return "from the model file and the recipe"
+        return "left open"
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
     return str(value).lower() if isinstance(value, bool) else str(value)

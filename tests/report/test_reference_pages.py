@@ -33,6 +33,30 @@ def test_every_plugin_option_and_grid_is_there() -> None:
     assert [part.split("\n")[0] for part in pages["grids.md"].split("\n## ")[1:]] == list(grid_names())
 
 
+@pytest.mark.parametrize(
+    ("page", "plugin", "option", "default"),
+    [
+        ("attackers.md", "badnets", "draw", "from the recipe"),
+        ("attackers.md", "stylebkd", "bank_file", "left open"),
+        ("defenders.md", "vanilla", "clean_budget", "left open"),
+        ("defenders.md", "fine-mixing", "rho", "left open"),
+        ("defenders.md", "fine-mixing", "learning_rate", "from the model file"),
+        ("defenders.md", "fine-mixing", "epochs", "10"),
+        ("defenders.md", "bki", "epochs", "left open"),
+        ("defenders.md", "cube", "epochs", "1"),
+        ("defenders.md", "lora", "train_head", "from the recipe"),
+        ("defenders.md", "musclelora", "scales", "from the model file and the recipe"),
+        ("defenders.md", "onion", "quantile", "left open"),
+    ],
+)
+def test_an_open_default_names_what_fills_it_if_anything_does(
+    page: str, plugin: str, option: str, default: str
+) -> None:
+    section = reference_pages()[page].split(f"\n## {plugin}\n")[1].split("\n## ")[0]
+    (row,) = [line for line in section.split("\n") if line.startswith(f"| `{option}` ")]
+    assert row.split("|")[3].strip() == default
+
+
 def test_every_link_and_table_of_a_page_holds() -> None:
     from markdown_it import MarkdownIt
 
