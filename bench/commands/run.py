@@ -162,12 +162,12 @@ def _run(
         environment = {**describe(), **({"deterministic": "yes"} if request.deterministic else {})}
         runner = Runner(plan, out, environment, **settings)
         todo = runner.todo()
-        away = preflight.unreachable(plan, todo.stages, data_dir, None if _elsewhere(request) else devices)
+        away = preflight.unreachable(todo, data_dir, None if _elsewhere(request) else devices)
         hopeless = preflight.all_fail(plan, away)
         if hopeless is not None:
             raise RequestError(hopeless.problem, hopeless.remedy)
         if away:
-            plan = Plan(plan.cells, _without(plan.stages, away), {**plan.impossible, **away})
+            plan = Plan(plan.cells, plan.stages, {**plan.impossible, **away})
             runner = Runner(plan, out, environment, **settings)
             todo = runner.todo()
         shards = most_shards(todo.stages.values())
@@ -207,10 +207,6 @@ def memory_of_a_worker(request: Request, devices: list[str], shards: int = 1) ->
         return budgets[0].size
     groups = len(groups_of(devices, shards))
     return budgets[0].size / max(1, -(-(request.workers or groups) // groups))
-
-
-def _without(stages: Mapping[str, Any], away: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: chain for key, chain in stages.items() if key not in away}
 
 
 @contextmanager

@@ -15,7 +15,10 @@ from bench.engine.stages import CellStages, Chains, Stage, with_ancestors
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """Cells by key, the stages of each possible cell, and the cells that cannot be with their reason."""
+    """Cells by key, their stages, and the cells that cannot be with their reason.
+
+    A cell that can never be has no stages; one that only cannot be here and now may have them.
+    """
 
     cells: Mapping[str, Cell]
     stages: Mapping[str, CellStages]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from bench.engine import plugins
 from bench.engine.plan import Plan
 from bench.engine.sharding import groups_of, shards_of, too_few
 from bench.engine.stages import Stage, with_ancestors
+from bench.engine.todo import Todo
 from bench.engine.work import restored_dataset
 
 MEMORY_PER_WORKER = 1.5e9  # bytes: torch, a small model, its gradients and moments
@@ -93,23 +94,18 @@ def default_workers(devices: list[str], shards: int = 1) -> int:
     return max(1, min(cores, int(memory // MEMORY_PER_WORKER)) // shards)
 
 
-def unreachable(
-    plan: Plan, needed: Iterable[str], data_dir: Path | None, devices: Sequence[str] | None = None
-) -> dict[str, CellError]:
-    """Return the cells whose data or weights are not here, or too few devices for a sharded training, with the reason.
+def unreachable(todo: Todo, data_dir: Path | None, devices: Sequence[str] | None = None) -> dict[str, CellError]:
+    """Return the cells to do whose data or weights are not here, or too few devices to train them, with the reason.
 
     Args:
-        needed: keys of the stages to build.
         devices: those of this machine; None where the workers are on other machines.
     """
-    due = set(needed)
-    if not due:
-        return {}
     reasons: dict[str, BenchError | None] = {}
     found = {}
-    for key, stages in plan.stages.items():
+    # Of these cells alone: a finished one may share a training that is due again for another, and needs nothing itself.
+    for key, stages in todo.cells.items():
         for stage in with_ancestors(stages.last()):
-            if stage.key in due:
+            if stage.key in todo.stages:
                 error = _reason(stage, data_dir, reasons) or _too_few(stage, devices)
                 if error is not None:
                     found[key] = CellError(error.problem, error.remedy)

@@ -68,6 +68,8 @@ class Runner:
         """Return what is missing: walked back from the records, so that a finished cell needs nothing."""
         todo = Todo()
         for key, stages in self.plan.stages.items():
+            if key in self.plan.impossible:
+                continue
             record = self.read(key)
             if record is not None and self._stands(record, stages):
                 self.count(key, record)
@@ -252,10 +254,15 @@ class Runner:
     def _record_impossible(self) -> None:
         for key, error in self.plan.impossible.items():
             reason, known = error_of(error, "plan"), self.read(key)
-            if known is not None and known["stages"] is None and known["error"] == reason:
+            if known is not None and (self._is_standing(key, known) or known["error"] == reason):
                 self.count(key, known)
             else:
                 self._write(key, failed_record(self.plan.cells[key], None, self.environment, reason))
+
+    def _is_standing(self, key: str, record: Mapping[str, Any]) -> bool:
+        """Tell whether the record of an impossible cell stands: another run may have finished it since `todo`."""
+        stages = self.plan.stages.get(key)
+        return stages is not None and self._stands(record, stages)
 
     def _write(self, key: str, record: Mapping[str, Any]) -> None:
         write_record(self.out, record)

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from bench.api import run_grid
 from bench.core.errors import CellError
+from bench.core.spec import Part
+from bench.engine import preflight
+from bench.engine.executors.inline import InlineExecutor
+from bench.engine.plan import Plan
 from bench.engine.record_files import record_path
 from bench.engine.store import Store
+from bench.engine.work import Machine
 from tests.engine.acting import HERE
 from tests.engine.conftest import Tiny
 
@@ -125,6 +133,34 @@ def test_impossible_cells_do_not_stop_the_rest(tiny: Tiny) -> None:
     plan.stages.pop(lost)
     report = tiny.run(plan)
     assert report.done == 1 and report.failed == {lost: "It cannot be. Leave it."}
+
+
+def test_a_finished_cell_stays_when_the_training_that_a_new_one_needs_again_cannot_be(
+    tiny: Tiny, grid_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*defenders: str) -> dict[str, str]:
+        options = {"defenders": list(defenders), "out": tiny.out, "engine": "inline", "device": "cpu"}
+        return {record["cell"]["defense"]["name"]: record["status"] for record in run_grid(grid_file(), **options)}
+
+    def gone(part: Part) -> None:
+        raise CellError(f"The weights of model {part.name!r} are not on this machine.", "Name a local folder.")
+
+    assert run("vanilla") == {"vanilla": "ok"}
+    before = records(tiny)
+    monkeypatch.setattr(preflight, "_check_model", gone)
+    assert run("vanilla", *acting("Flagger")) == {"vanilla": "ok", "flagger": "failed"}
+    assert before[0] in records(tiny)
+
+
+def test_a_record_that_another_run_finished_meanwhile_is_not_replaced_by_a_failure(tiny: Tiny) -> None:
+    plan = tiny.plan(defenders=["vanilla"])
+    away = Plan(plan.cells, plan.stages, dict.fromkeys(plan.cells, CellError("It cannot be here.", "Leave it.")))
+    runner, todo = tiny.runner(away)
+    assert not todo.cells and not todo.stages
+    tiny.run(plan)
+    before = records(tiny)
+    report = runner.run(InlineExecutor(tiny.out / "store", Machine(None)), todo)
+    assert (report.done, report.failed, records(tiny)) == (1, {}, before)
 
 
 @pytest.fixture

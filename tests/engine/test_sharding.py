@@ -21,6 +21,7 @@ from bench.engine.plan import make_plan
 from bench.engine.preflight import default_workers, unreachable
 from bench.engine.ranks import Order, _outcome
 from bench.engine.sharding import groups_of, most_shards, shards_of, too_few
+from bench.engine.todo import Todo
 from bench.engine.work import Machine
 from bench.report.explain import cell_of
 from bench.report.render import render
@@ -92,7 +93,8 @@ def test_too_few_devices_are_a_failed_cell_before_anything_runs() -> None:
     plan = make_plan(expand([Grid(**{**GRID, "set": {"model.shards": 4}})]))
     trainings = [stage for stage in plan.unique() if stage.kind == "train"]
     assert most_shards(trainings) == 4
-    away = unreachable(plan, [stage.key for stage in trainings], None, ["cuda:0", "cuda:1"])
+    todo = Todo({stage.key: stage for stage in trainings}, dict(plan.stages))
+    away = unreachable(todo, None, ["cuda:0", "cuda:1"])
     reasons = {plan.cells[key].defense.name: error.problem for key, error in away.items()}
     assert reasons["strip"].startswith("The weights of model 'llama2-7b'") or "sharded over 4" in reasons["strip"]
     assert too_few(4, ["cuda:0"] * 4, "llama2-7b") is None and too_few(4, ["cpu"], "llama2-7b") is None
