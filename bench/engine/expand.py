@@ -17,7 +17,7 @@ from bench.core.spec import Cell, Part
 from bench.engine import plugins
 from bench.engine.chain import Chain
 from bench.engine.grid import Grid
-from bench.engine.settings import by_axis, chains, check_settings, named
+from bench.engine.settings import Settings, chains, check_settings, named, settings_of
 
 
 @dataclass
@@ -51,7 +51,7 @@ def expand(blocks: Iterable[Grid], data_dir: Path | None = None) -> Expanded:
 
 
 def _expand_block(grid: Grid, expanded: Expanded, data_dir: Path | None) -> None:
-    settings = by_axis(grid.set)
+    settings = settings_of(grid)
     datasets = [dataset_part(*_with(settings, "dataset", choice), data_dir) for choice in grid.datasets]
     models = [model_part(*_with(settings, "model", choice)) for choice in grid.models]
     attacks = [_plugin(ATTACKERS, *choice, settings) for choice in named(ATTACKERS, grid.attacks)]
@@ -154,12 +154,13 @@ def model_part(name: str, options: Mapping[str, Any]) -> tuple[Part, Any]:
     return Part(spec.name, {**content, "path": weights}, pins={"weights": weights}, place=place), spec
 
 
-def _analysis(grid: Grid, settings: dict[str, dict[str, Any]]) -> Part | None:
+def _analysis(grid: Grid, settings: Settings) -> Part | None:
     """Return the part of what looks on at the trainings of a grid, None where nothing does."""
     if grid.analysis is None:
-        if "analysis" in settings:
+        wanted = settings.on("analysis", {})
+        if wanted:
             raise RequestError(
-                f"Grid {grid.name!r} has no analysis to set {', '.join(settings['analysis'])} of.",
+                f"Grid {grid.name!r} has no analysis to set {', '.join(wanted)} of.",
                 "Name one with analysis.",
             )
         return None
@@ -167,21 +168,17 @@ def _analysis(grid: Grid, settings: dict[str, dict[str, Any]]) -> Part | None:
     return plugins.part_of(ANALYSES, plugins.construct(ANALYSES, name, options), name)
 
 
-def _plugin(family: registry.Family, name: str, options: dict[str, Any], settings: dict) -> tuple[str, Any]:
-    given = settings.get("attack" if family is ATTACKERS else "defense", {})
-    return name, plugins.construct(family, name, _relevant(family, name, options, given))
-
-
-def _relevant(family: registry.Family, name: str, options: dict, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _plugin(family: registry.Family, name: str, options: dict[str, Any], settings: Settings) -> tuple[str, Any]:
     """Settings of an axis reach every plug-in of the axis that has the option."""
     valid = option_names(registry.plugin_class(family, name))
-    return {**options, **{key: value for key, value in settings.items() if key in valid}}
+    axis = "attack" if family is ATTACKERS else "defense"
+    return name, plugins.construct(family, name, settings.on(axis, options, valid))
 
 
-def _with(settings: dict, axis: str, choice: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _with(settings: Settings, axis: str, choice: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     # A path may hold brackets, and a hub id colons: only a mapping or NAME(...) carries options.
     name, options = plugins.parse(choice) if not isinstance(choice, str) or choice.endswith(")") else (choice, {})
-    return name, {**options, **settings.get(axis, {})}
+    return name, settings.on(axis, options)
 
 
 def _check_targets(datasets: list[tuple[Part, Any]], targets: tuple[int, ...]) -> None:

@@ -16,7 +16,7 @@ from bench.core.options import Count, Fraction, Index, Options, Text, build
 from bench.core.paths import is_file
 from bench.core.spec import LabelRule, Precision, Recipe
 from bench.core.yaml_text import read_yaml
-from bench.engine.settings import without_idle
+from bench.engine.settings import give_way, without_idle
 
 Choice = Text | dict[str, Any]
 NotEmpty = Field(min_length=1)
@@ -78,7 +78,8 @@ class Grid(Options):
 def narrowed(blocks: list[Grid], changes: Mapping[str, Any]) -> list[Grid]:
     """Return the blocks with the given axes replaced; equal blocks are merged later, by cell.
 
-    What a grid sets of plug-ins that are narrowed away goes with them.
+    What a grid sets of plug-ins that are narrowed away goes with them. On an axis that is replaced, options that the
+    new choices name themselves stand above what the grid sets, and what `changes` sets above both.
 
     Raises:
         RequestError: an axis is replaced by nothing, or by a value that it cannot take.
@@ -89,7 +90,10 @@ def narrowed(blocks: list[Grid], changes: Mapping[str, Any]) -> list[Grid]:
         raise RequestError(f"{empty[0]} is replaced by nothing.", "Give it at least one entry, or leave it out.")
     extra = changes.get("set", {})
     changed = [replace(block, **fields, set={**block.set, **extra}) for block in blocks]
-    return without_idle(blocks, changed, extra)
+    kept = without_idle(blocks, changed, extra)
+    for block in kept:
+        give_way(block, fields, extra)
+    return kept
 
 
 def grid_names() -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bench.core import registry
@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from bench.engine.grid import Grid
 
 ALL = "all"
-AXES = ("dataset", "attack", "model", "defense", "analysis")
+# Fields of a grid, and what `axis.option` calls them.
+AXIS_OF = {
+    "datasets": "dataset",
+    "attacks": "attack",
+    "models": "model",
+    "defenders": "defense",
+    "analysis": "analysis",
+}
+AXES = tuple(AXIS_OF.values())
 PLUGINS = ("attack", "defense")  # axes on which a setting reaches those that have the option, and the others not
 
 
@@ -55,6 +63,49 @@ def by_axis(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             raise unknown("axis", axis, AXES)
         settings.setdefault(axis, {})[option] = value
     return settings
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options that a grid sets for whole axes: `over` what a choice names itself, and `under` it."""
+
+    over: Mapping[str, Mapping[str, Any]]
+    under: Mapping[str, Mapping[str, Any]]
+
+    def on(self, axis: str, named: Mapping[str, Any], valid: Collection[str] | None = None) -> dict[str, Any]:
+        """Return the options of a choice that names some itself; of those set only the valid ones, where given."""
+        over, under = (
+            {option: value for option, value in given.get(axis, {}).items() if valid is None or option in valid}
+            for given in (self.over, self.under)
+        )
+        return {**under, **named, **over}
+
+
+def settings_of(grid: Grid) -> Settings:
+    """Return the settings of a block.
+
+    Raises:
+        RequestError: not `axis.option`, or no such axis.
+    """
+    yields = yielding(grid)
+    over = {name: value for name, value in grid.set.items() if name not in yields}
+    under = {name: value for name, value in grid.set.items() if name in yields}
+    return Settings(by_axis(over), by_axis(under))
+
+
+def yielding(grid: Grid) -> frozenset[str]:
+    """Return which settings of a block give way to options that a choice names itself."""
+    return grid.__dict__.get("_yielding", frozenset())
+
+
+def give_way(grid: Grid, replaced: Collection[str], asked: Collection[str]) -> None:
+    """Change a block so that its own settings of replaced axes give way to options that the new choices name.
+
+    What is in `asked` was set on the command line, after all else, and does not.
+    """
+    axes = {AXIS_OF[field] for field in replaced if field in AXIS_OF}
+    own = (name for name in grid.set if name not in asked and name.partition(".")[0] in axes)
+    object.__setattr__(grid, "_yielding", frozenset(own))
 
 
 def check_settings(blocks: Collection[Grid]) -> None:

@@ -99,8 +99,31 @@ def test_settings_reach_every_choice_that_has_the_option() -> None:
     assert {cell.dataset.options["subset"] for cell in found} == {30}
     assert {cell.attack.options.get("num_triggers") for cell in found} == {1, None}
     ranks = {cell.defense.name: cell.defense.options.get("rank") for cell in found}
-    assert ranks == {"vanilla": None, "lora": 3, "musclelora": 3}  # what is set last, on the command line, wins
+    assert ranks == {"vanilla": None, "lora": 3, "musclelora": 3}  # what is set for a whole axis stands above it
     assert {cell.defense.options.get("inner_rank") for cell in found} == {None, 2}
+
+
+def options_of(grid: str, part: str, option: str, **changes: Any) -> set[Any]:
+    """Return the values that an option has in the cells of a grid after changes from the command line."""
+    found = expand(narrowed(load_grid(grid).blocks(), changes)).cells.values()
+    return {getattr(cell, part).options.get(option) for cell in found}
+
+
+def test_options_typed_with_new_choices_stand_above_what_the_grid_sets_and_a_setting_typed_above_both() -> None:
+    mine = ("minilm-l6(epochs=5)", "minilm-l6")
+    assert options_of("demo", "model", "epochs", models=mine) == {5, 2}
+    assert options_of("demo", "model", "evaluations", models=mine) == {2}
+    assert options_of("demo", "model", "epochs", models=mine, set={"model.epochs": 7}) == {7}
+    assert options_of("demo", "model", "epochs", models=mine, set={"model.max_steps": 7}) == {5, 2}
+    strips = ("strip(clean_budget=32)", "strip")
+    assert options_of("equal-budget", "defense", "clean_budget", defenders=strips) == {32, 96}
+    swept = ("musclelora(clean_samples=8)",)
+    assert options_of("figure7", "defense", "clean_samples", defenders=swept) == {8}
+    assert options_of("figure7", "defense", "clean_samples", seeds=(1,)) == {16, 32, 64, 96, 128, 256}
+    (chain,) = expand(
+        narrowed([replace(BASE, set={"defense.clean_budget": 96})], {"defenders": ("strip(clean_budget=32)>rap",)})
+    ).cells.values()
+    assert [link["options"]["clean_budget"] for link in chain.defense.options["links"]] == [32, 96]
 
 
 def test_a_setting_may_belong_to_one_of_united_blocks() -> None:
