@@ -18,6 +18,7 @@ from bench.engine.schedule import Schedule
 from bench.engine.stages import WEIGHTS, CellStages, Stage, with_ancestors
 from bench.engine.store import LostError, Store, StoreError, UnwritableError
 from bench.engine.todo import Report, Todo
+from bench.engine.work import writing
 
 REBUILDS = 3  # how often a stage or cell may find the same stage lost before it fails
 SHORT, LONG = 0.1, 5.0  # seconds between looks at a stage that another run is building: doubled from one to the other
@@ -282,4 +283,5 @@ class Runner:
         for parent in stage.parents.values():
             self._uses[parent.key] -= 1
             if self._uses[parent.key] == 0 and parent.kind in WEIGHTS and not self.keep_weights:
-                self.store.release(parent.key)
+                with writing(self.store):
+                    self.store.release(parent.key)

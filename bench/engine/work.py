@@ -142,11 +142,14 @@ def claimed(store: Store, payload: Mapping[str, Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(store: Store) -> Iterator[None]:
-    """Turn what a full or read-only disk raises, from whichever library, into an error that says so."""
+    """Turn what a full or read-only disk raises, from whichever library, into an error that says so.
+
+    An error that names a file elsewhere, a cache of a plug-in's own say, is left as it is: it fails its stage alone.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in UNWRITABLE:
+        if error.errno not in UNWRITABLE or not _is_of(store, error):
             raise
         raise unwritable(f"The store {store.root}", error) from error
     except Exception as error:
@@ -155,6 +158,12 @@ def writing(store: Store) -> Iterator[None]:
         if isinstance(error, BenchError) or found is None or int(found[1]) not in UNWRITABLE:
             raise
         raise unwritable(f"The store {store.root}", OSError(int(found[1]), os.strerror(int(found[1])))) from error
+
+
+def _is_of(store: Store, error: OSError) -> bool:
+    """Tell whether an error of the system is of the store: it names a file in it, or none, as a full disk does."""
+    names = [name for name in (error.filename, error.filename2) if isinstance(name, (str, bytes, os.PathLike))]
+    return not names or any(Path(os.fsdecode(name)).resolve().is_relative_to(store.root.resolve()) for name in names)
 
 
 def _emptied(folder: Path) -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import resource
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
+from bench.engine.executors import Outcome, Task
+from bench.engine.executors.attempt import outcome
+from bench.engine.executors.inline import InlineExecutor
 from bench.engine.locks import Claim, owner_of
+from bench.engine.runner import Runner
 from bench.engine.store import Store, UnwritableError
-from tests.engine.cheap import drive
+from bench.engine.work import Job, Machine, execute
+from tests.engine.cheap import NO_OPS, cheap_plan, drive
 from tests.engine.test_faults import records
 
 SEEDS = 1
@@ -78,6 +85,59 @@ def _limited(out: str) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))  # weights have 2000 bytes
     with pytest.raises(UnwritableError, match="File too large"):
         drive(out, "inline", SEEDS)
+
+
+def _failing(where: str | None) -> Callable[..., list[Outcome]]:
+    """Return what builds cheap stages, but for trainings: those raise what the system does of an unwritable file."""
+
+    def build(task: Task, root: Path, machine: Machine) -> list[Outcome]:
+        def train(job: Job) -> dict:
+            name = None if where is None else where.format(root=root, aside=job.aside)
+            raise OSError(errno.EACCES, "Permission denied", name)
+
+        workers = {**NO_OPS, "train": train}
+        return [outcome(payload, lambda it=payload: execute(it, root, machine, workers)) for payload in task]
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("where", "stops"), [(None, True), ("{aside}/x", True), ("{root}/../cache/x", False), ("/no/where", False)]
+)
+def test_a_file_elsewhere_that_cannot_be_written_fails_its_cell_and_one_of_the_store_the_run(
+    tmp_path: Path, where: str | None, stops: bool
+) -> None:
+    out = tmp_path / "out"
+    runner = Runner(cheap_plan(tmp_path / "model", SEEDS), out, {})
+    executor = InlineExecutor(out / "store", Machine(None), _failing(where))
+    if stops:
+        with pytest.raises(UnwritableError, match="store cannot be written: Permission denied"):
+            runner.run(executor, runner.todo())
+        assert not (out / "records").exists()
+        return
+    report = runner.run(executor, runner.todo())
+    assert len(report.failed) == 10 * SEEDS and not report.done
+    errors = [json.loads(path.read_text())["error"] for path in (out / "records").iterdir()]
+    assert {(error["type"], error["stage"]) for error in errors} == {("PermissionError", "train")}
+    assert all("cannot be written" not in error["message"] for error in errors)
+
+
+def test_a_disk_that_is_full_as_weights_are_released_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(claim: Claim) -> bool:
+        raise OSError(errno.ENOSPC, "No space left on device", str(claim.path))
+
+    release = Store.release
+
+    def released(store: Store, key: str) -> int:
+        with monkeypatch.context() as patch:
+            patch.setattr(Claim, "take", full)
+            return release(store, key)
+
+    monkeypatch.setattr(Store, "release", released)
+    with pytest.raises(UnwritableError, match="No space left on device"):
+        drive(str(tmp_path / "out"), "inline", SEEDS)
 
 
 def test_a_claim_is_free_the_moment_its_owner_is_dead_and_names_its_owner_before(tmp_path: Path) -> None:
