@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from bench.core.errors import CellError
 from bench.core.knowledge import Knowledge
 from bench.engine import plugins
 from bench.engine.clean_rows import CleanRows, divide
 from bench.engine.work import Job
 from bench.victim.assembly import add_stand_in
-from bench.victim.loading import load_victim
+from bench.victim.loading import load_victim, weights_identity
 from bench.victim.spec import ModelSpec
 
 
 def spec_of(content: dict[str, Any]) -> ModelSpec:
-    """Return the spec of the model that a stage's content names."""
-    return plugins.model(content["model"])
+    """Return the spec of the model that a stage's content names.
+
+    Raises:
+        CellError: it is a folder whose files are no longer those that were planned.
+    """
+    spec = plugins.model(content["model"])
+    if content["model"].get("place") and weights_identity(spec) != content["model"]["pins"]["weights"]:
+        raise CellError(
+            f"The files of model {spec.name!r} in {spec.path!r} have changed since the run began.",
+            "Run the same command again.",
+        )
+    return spec
 
 
 def fresh(job: Job, content: dict[str, Any], seed: int) -> Any:

@@ -63,12 +63,13 @@ def check_weights(spec: ModelSpec, precision: str) -> None:
 
 
 def weights_identity(spec: ModelSpec) -> str:
-    """Return what decides the pre-trained weights, for a stage's key: a sha256 or a pinned commit.
+    """Return what decides the pre-trained model, for a stage's key: a sha256, a pinned commit, or a digest of files.
 
     Raises:
-        CellError: the local folder is missing.
+        CellError: the local folder is missing, and no sha256 is pinned.
     """
-    if spec.sha256:
+    # The sha256 is of the weights alone: a folder of the user's may hold another config or tokenizer beside the same.
+    if spec.sha256 and not (spec.path and _local_folder(spec, strict=False)):
         return f"sha256:{spec.sha256}"
     if spec.path or spec.package:
         folder = _local_folder(spec)

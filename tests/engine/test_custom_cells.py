@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,17 @@ def test_a_custom_data_set_that_changes_under_a_run_is_noticed(tiny: Tiny, tmp_p
     report = tiny.run(plan)
     (reason,) = report.failed.values()
     assert "has changed since the run began" in reason
+
+
+def test_a_model_folder_that_changes_under_a_run_is_noticed(tiny: Tiny, tmp_path: Path) -> None:
+    tiny.model = str(shutil.copytree(tiny.model, tmp_path / "model"))
+    plan = tiny.plan(defenders=["vanilla"])
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "hidden_act": "relu"}))
+    (reason,) = tiny.run(plan).failed.values()
+    assert reason.startswith(f"The files of model 'model' in '{tmp_path / 'model'}' have changed since the run began")
+    again = tiny.plan(defenders=["vanilla"])
+    assert not set(again.cells) & set(plan.cells) and tiny.run(again).done == 1
 
 
 @pytest.mark.parametrize("rule", ["clean", "dirty", "mix"])

@@ -82,6 +82,10 @@ def test_weights_identity_follows_the_files(tmp_path):
     assert weights_identity(spec) == first
     (tmp_path / "model.safetensors").write_bytes(b"others")
     assert weights_identity(spec) != first
+    pinned = model_spec("minilm-l6", {"path": str(tmp_path)})  # its file pins the sha256 of the weights
+    before = weights_identity(pinned)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert before != weights_identity(pinned) == weights_identity(spec)
     (tmp_path / "config.json").unlink()
     with pytest.raises(CellError, match="no config.json"):
         weights_identity(spec)
