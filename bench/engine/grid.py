@@ -20,16 +20,17 @@ from bench.engine.settings import give_way, without_idle
 
 Choice = Text | dict[str, Any]
 NotEmpty = Field(min_length=1)
+CELLS = ("datasets", "attacks", "defenders", "models")  # axes without which a grid has no cells of its own
 
 
 @dataclass(frozen=True)
 class Grid(Options):
     """The axes of a sweep; every combination is a cell.
 
-    `defenders` and `attacks` take `all`. `label_rules` is `published` (each attack's published rule)
-    or names rules. `set` holds options by `axis.option`, `sweep` lists of values for such options: each combination
-    is a block. `analysis` looks on at every training. `grids` unites other grids with this one; a path there is
-    relative to the folder of the grid file that names it.
+    `defenders` and `attacks` take `all`. `label_rules` names rules; without it each attack has its published one. `set`
+    holds options by `axis.option`, `sweep` lists of values for such options: each combination is a block. `analysis`
+    looks on at every training. `grids` unites other grids with this one; a path there is relative to the folder of the
+    grid file that names it, and what else that file states is of its own cells alone.
     """
 
     name: Text = "grid"
@@ -64,7 +65,7 @@ class Grid(Options):
             names = " > ".join(Path(place).stem for place in (*seen, where))
             raise RequestError(f"Grid {self.name!r} unites itself: {names}.", "Break the circle.")
         blocks = [block for name in self.grids for block in load_grid(name)._blocks((*seen, where))]
-        axes = {axis: getattr(self, axis) for axis in ("datasets", "attacks", "defenders", "models")}
+        axes = {axis: getattr(self, axis) for axis in CELLS}
         if self.grids and not any(axes.values()):
             return blocks
         empty = [axis for axis, values in axes.items() if not values]
@@ -106,7 +107,8 @@ def load_grid(name: str) -> Grid:
     """Return the grid of that name, or in that file.
 
     Raises:
-        RequestError: no such grid (with the nearest name), not YAML, an unknown key, a wrong value.
+        RequestError: no such grid (with the nearest name), not YAML, an unknown key, a wrong value, or one that would
+            reach no cell: of a grid that only unites others.
     """
     path = Path(name)
     if name not in grid_names() and (path.suffix in (".yaml", ".yml") or is_file(path)):
@@ -145,7 +147,14 @@ def _read(content: bytes, name: str, where: str) -> Grid:
     if not isinstance(values, Mapping):
         raise RequestError(f"Grid {where} is no mapping of axes to lists.", "Write `datasets: [demo]` and so on.")
     values = {key: _listed(key, value) for key, value in values.items()}
-    return build(Grid, {"name": name, **values}, "grid", where)
+    grid = build(Grid, {"name": name, **values}, "grid", where)
+    idle = sorted(values.keys() - {"name", "about", "grids", *CELLS})
+    if grid.grids and idle and not any(getattr(grid, axis) for axis in CELLS):
+        raise RequestError(
+            f"Grid {where} has no cells of its own for its {', '.join(idle)}: it only unites {', '.join(grid.grids)}.",
+            "Write that into the grids that it unites, or give it on the command line.",
+        )
+    return grid
 
 
 def _listed(key: str, value: Any) -> Any:

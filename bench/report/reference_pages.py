@@ -177,7 +177,8 @@ def _grids() -> str:
         "`python -m bench run --grid NAME` runs one, `python -m bench plan --grid NAME` counts it. Any axis can be "
         "replaced on the command line: `--seeds 0,1,2`. An option that is typed with a new choice, "
         '`--models "minilm-l6(epochs=5)"`, stands above what the grid sets, and `--set model.epochs=5` above both. '
-        "A grid of your own is a YAML file with the same keys; paths under `grids:` are relative to it."
+        "A grid of your own is a YAML file with the same keys; paths under `grids:` are relative to it, "
+        "and a grid that only unites others holds nothing else but `name` and `about`."
     )
     for name in grid_names():
         grid = load_grid(name)

@@ -122,6 +122,8 @@ def test_defaults() -> None:
         ("set:", "set is None"),
         ("name: ''", "name is ''"),
         ("grids: [5]", "grids is"),
+        ("grids: [demo]\nseeds: [0]\nlimit: 9", "no cells of its own for its limit, seeds: it only unites demo"),
+        ("grids: [demo]\ndatasets: []\nset: {model.epochs: 1}", "no cells of its own for its set: it only unites demo"),
     ],
     ids=lambda item: str(item)[:28],
 )
@@ -190,8 +192,6 @@ def test_grids_in_a_circle_are_refused(write: Callable[..., str], tmp_path: Path
 
 
 def test_a_path_under_grids_is_relative_to_the_file_that_names_it(tmp_path: Path, monkeypatch: Any) -> None:
-    import yaml
-
     for name, content in (
         ("one/grid.yaml", {"grids": ["two/grid.yaml", "../beside.yml", "demo"]}),
         ("one/two/grid.yaml", {**WHOLE, "seeds": [2]}),
