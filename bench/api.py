@@ -10,8 +10,7 @@ from rich.console import Console
 
 from bench.commands.adapter import save_adapter
 from bench.commands.compare import compare
-from bench.commands.run import Request, folder_of, plan_of
-from bench.commands.run import run_grid as run_request
+from bench.commands.run import Request, carry_out, folder_of, plan_of
 from bench.engine.plan import Plan
 from bench.report.export import to_dataset, to_every_eval_ever, to_pandas
 from bench.report.records import Record, load_records
@@ -101,6 +100,7 @@ def run_grid(
 
     Raises:
         RequestError: the request is wrong, or no cell can run; nothing is written then.
+        UnwritableError: the disk is full or read-only; nothing that was finished is lost.
     """
     axes = {
         "datasets": datasets,
@@ -125,7 +125,7 @@ def run_grid(
         keep_weights=keep_weights,
         retry_failed=retry_failed,
     )
-    run_request(request, Console(quiet=True))
+    carry_out(request, Console(quiet=True))
     found = {record["key"]: record for record in load_records(folder_of(request.grid, request.out))}
     return [found[key] for key in plan_of(request).cells if key in found]
 

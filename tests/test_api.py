@@ -11,6 +11,7 @@ import pytest
 
 import bench
 from bench.core.errors import RequestError
+from bench.engine.store import UnwritableError
 from tests.tiny import tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,6 +42,15 @@ def test_plan_grid_counts_and_refuses() -> None:
         bench.plan_grid("demo", defenders=["musclelra"])
     with pytest.raises(RequestError, match="replaced by nothing"):
         bench.plan_grid("demo", defenders=[])
+
+
+def test_a_disk_that_cannot_be_written_is_raised(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    (tmp_path / "records").write_text("in the way")
+    axes = {"attacks": "badnets", "defenders": "vanilla", "models": str(tiny_model(tmp_path_factory, "bert"))}
+    with pytest.raises(UnwritableError, match="records cannot be written"):
+        bench.run_grid(
+            "demo", out=tmp_path, device="cpu", limit=48, poison_ratios=[0.1], settings={"model.max_steps": 1}, **axes
+        )
 
 
 @pytest.mark.slow

@@ -107,19 +107,24 @@ def show_plan(request: Request, console: Console) -> int:
 
 
 def run_grid(request: Request, console: Console) -> int:
-    """Run a grid and write its tables; return the exit code."""
+    """Run a grid and write its tables; return the exit code, after a word on a disk that is full or read-only."""
+    try:
+        return carry_out(request, console)
+    except UnwritableError as error:
+        console.print(f"Error: {error.problem} Nothing that was finished is lost.", markup=False, highlight=False)
+        console.print(f"Remedy: {error.remedy}", markup=False, highlight=False)
+        return 1
+
+
+def carry_out(request: Request, console: Console) -> int:
+    """Run a grid, write its tables and return the exit code; raise UnwritableError on a full or read-only disk."""
     _check(request)
     out = folder_of(request.grid, request.out)
     data_dir = preflight.data_folder(request.data)
     plan = plan_of(request)
     devices = ["cuda:0"] if _elsewhere(request) else preflight.choose_device(request.device)
     estimated = Estimated(request, plan, out, data_dir, devices)
-    try:
-        report = _run(request, plan, out, data_dir, devices, console, estimated)
-    except UnwritableError as error:
-        console.print(f"Error: {error.problem} Nothing that was finished is lost.", markup=False, highlight=False)
-        console.print(f"Remedy: {error.remedy}", markup=False, highlight=False)
-        return 1
+    report = _run(request, plan, out, data_dir, devices, console, estimated)
     estimated.tell(report, console)
     return _close(report, out, console)
 

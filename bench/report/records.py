@@ -14,6 +14,7 @@ from bench.core.paths import is_file, is_folder
 from bench.report.record_form import form_fault
 
 SCHEMA_VERSION = 1
+OF_A_RUN = ("requests.json", "store")  # what a run leaves in its folder before its first record
 Record = dict[str, Any]
 PLUGINS = ("dataset", "attack", "model", "defense")
 AXES = ("poison_ratio", "label_rule", "target_label", "seed", "recipe", "precision", "limit")
@@ -25,6 +26,8 @@ def load_records(path: Path | str) -> list[Record]:
     Returns:
         the records, in the order of the file names or lines.
 
+    A run that has finished no cell yet has none.
+
     Raises:
         BenchError: there is no such path, or a record cannot be read; the message names the file (and line).
     """
@@ -33,6 +36,8 @@ def load_records(path: Path | str) -> list[Record]:
         inside = path / "records"
         if not inside.is_dir() and (path / "records.jsonl").is_file():
             return _lines(path / "records.jsonl")
+        if not inside.is_dir() and any((path / name).exists() for name in OF_A_RUN):
+            return []  # nothing of the run is finished
         files = sorted((inside if inside.is_dir() else path).glob("*.json"))
         return [_checked(_read(file), str(file)) for file in files]
     if is_file(path) and path.suffix not in (".json", ".jsonl"):

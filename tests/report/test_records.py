@@ -29,6 +29,14 @@ def test_an_empty_folder_has_no_records(tmp_path: Path) -> None:
     assert load_records(tmp_path) == []
 
 
+@pytest.mark.parametrize("name", ["requests.json", "store/manifest.json"])
+def test_a_run_that_has_finished_no_cell_has_no_records(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text('{"requests": []}', encoding="utf-8")
+    (tmp_path / "other.json").write_text("{}", encoding="utf-8")
+    assert load_records(tmp_path) == []
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"schema_version": 2}', '{"schema_version": 1, "x": NaN}', ""])
 def test_an_unreadable_record_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "good.json").write_text(json.dumps(record()), encoding="utf-8")
