@@ -9,6 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ def calibrate(stages: Iterable[Stage], known: Mapping[str, float], sized: Sized,
     """Return rates of training and predicting that the stages need and `known` lacks, and keep them.
 
     For each model, data set, precision and training defense: 3 steps, of which 2 are timed, and 64 texts, in a process
-    of one thread. A model or a data set that is not on this machine is left out, and so is a sharded training.
+    of one thread. A model or a data set that is not on this machine is left out, and so are a sharded training and one
+    that fails or dies, which `tell` is told.
     """
     todo: dict[str, Stage] = {}
     looked: set[str] = set()
@@ -72,18 +74,34 @@ def calibrate(stages: Iterable[Stage], known: Mapping[str, float], sized: Sized,
     found: Rates = {}
     if not todo:
         return found
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), settle) as pool:
+    pool = _process()
+    try:
         for name, stage in todo.items():
             tell(f"calibrating: {' '.join(filter(None, (*_names(stage), device)))}")
             try:
                 seconds = pool.submit(measured, _payload(stage), sized.data_dir, device).result()
             except BenchError:  # the run itself will say so
                 continue
+            except BrokenProcessPool:
+                tell("  left out: its process died, for want of memory perhaps")
+                pool.shutdown()
+                pool = _process()
+                continue
+            except Exception as error:  # of a plug-in: in a run it is a failed record
+                tell(f"  left out: {' '.join(f'{type(error).__name__} {error}'.split())}")
+                continue
             found[name] = seconds[STEPPING]
             for kind in (PREDICTING, LOADING):
                 found[rate_name(kind, _shared(stage), dataset_of(stage), device)] = seconds[kind]
+    finally:
+        pool.shutdown()
     keep(found)
     return found
+
+
+def _process() -> ProcessPoolExecutor:
+    """Return a pool of one process, which does not inherit what this one has imported."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), settle)
 
 
 def _shared(stage: Stage) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from bench.engine.estimate import (
 )
 from bench.engine.runner import Report
 from bench.engine.store import Store
+from tests.engine.acting import HERE
 
 MODEL = {"batch_size": 8, "epochs": 3, "max_steps": None}
 
@@ -115,6 +116,17 @@ def test_a_calibration_is_measured_once_and_kept(tiny: Any) -> None:
     assert cached() == {}
     keep({"a": 1.0})
     assert json.loads(cache_file().read_text()) == {"a": 1.0}
+
+
+def test_a_calibration_that_fails_or_dies_is_left_out_and_the_others_are_made(tiny: Any) -> None:
+    plan = tiny.plan(defenders=[f"{HERE}:Crashes", f"{HERE}:Dies", f"{HERE}:Hungry", "vanilla"])
+    told: list[str] = []
+    found = calibrate(plan.unique(), {}, Sized(None), "cpu", told.append)
+    assert sorted(name.partition("|")[0] for name in found) == sorted((STEPPING, PREDICTING, LOADING))  # vanilla's
+    reasons = [line for line in told if line.startswith("  left out: ")]
+    assert len(told) == 4 + len(reasons) and len(reasons) == 3
+    assert "ZeroDivisionError on purpose" in reasons[0]
+    assert "its process died" in reasons[1] and "MemoryError" in reasons[2]
 
 
 def test_plan_prints_the_time_and_does_not_calibrate_when_told_so(grid_file: Any, tmp_path: Path) -> None:
