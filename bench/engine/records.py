@@ -244,8 +244,6 @@ def _device(stages: CellStages, store: _ReadOnce) -> dict[str, str]:
 
 
 def _cleansed(stages: CellStages, store: _ReadOnce) -> dict[str, int] | None:
-    for stage in with_ancestors(stages.last()):
-        if stage.kind == "cleanse":
-            meta = _meta(store, stage)
-            return {"removed": meta["removed"], "removed_poisoned": meta["removed_poisoned"]}
-    return None
+    """Return how many rows the cleansers of this cell removed together, None where it has none."""
+    found = [_meta(store, stage) for stage in with_ancestors(stages.last()) if stage.kind == "cleanse"]
+    return {count: sum(meta[count] for meta in found) for count in ("removed", "removed_poisoned")} if found else None

@@ -56,8 +56,12 @@ def explain(cell: Cell, record: Record | None = None) -> list[str]:
     lines = [cell.title(), f"Recipe {cell.recipe}: {RECIPES[cell.recipe]}. Precision {cell.precision}."]
     if cell.analysis is not None:
         lines.append(f"The analysis {cell.analysis.name} looks on while the victim trains and changes no number.")
-    for number, stage in enumerate(with_ancestors(chain.last()), start=1):
-        lines.append(f"{number}. {stage.kind}: {_WORDS[stage.kind](stage, cell, record or {})}")
+    stages = with_ancestors(chain.last())
+    before = [stage.key for stage in stages if stage.kind == "cleanse"][:-1]
+    for number, stage in enumerate(stages, start=1):
+        # A record counts what all cleansers removed together: the last one says it.
+        known = {**(record or {}), **({"cleansed": None} if stage.key in before else {})}
+        lines.append(f"{number}. {stage.kind}: {_WORDS[stage.kind](stage, cell, known)}")
     lines.append(_outcome(record) if record is not None else "No record was given: run the cell to see its numbers.")
     return lines
 
@@ -105,7 +109,8 @@ def _trigger(stage: Stage, cell: Cell, record: Mapping[str, Any]) -> str:
 
 def _cleanse(stage: Stage, cell: Cell, record: Mapping[str, Any]) -> str:
     done = record.get("cleansed")
-    counts = f" It removed {done['removed']:,} rows, {done['removed_poisoned']:,} of them poisoned." if done else ""
+    who = "All cleansers together" if stage.parents["data"].kind == "cleanse" else "It"
+    counts = f" {who} removed {done['removed']:,} rows, {done['removed_poisoned']:,} of them poisoned." if done else ""
     lent = " A victim trained on the poisoned set is lent to it." if "victim" in stage.parents else ""
     return f"{_acts(stage)} removes training rows before training; it sees no poison flag.{lent}{counts}"
 

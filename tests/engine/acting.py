@@ -77,6 +77,19 @@ class Cleanser(Defender):
 
 
 @dataclass(frozen=True)
+class RemovesFirst(Defender):
+    """Remove the first three training rows."""
+
+    name = "removes-first"
+    pre = True
+    correction = True
+
+    def correct(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> list[tuple]:
+        """Return the rows after the third."""
+        return list(poison_data[3:])
+
+
+@dataclass(frozen=True)
 class RemovesAll(Defender):
     """Remove every training row of class 1."""
 

@@ -18,6 +18,7 @@ from bench.engine.plan import Plan
 from bench.engine.record_files import record_path
 from bench.engine.store import Store
 from bench.engine.work import Machine
+from bench.report.explain import explain
 from tests.engine.acting import HERE
 from tests.engine.conftest import Tiny
 
@@ -219,6 +220,17 @@ def test_a_filter_that_removes_the_trigger_brings_the_asr_to_its_floor(done: dic
 def test_a_cleanser_reports_what_it_removed(done: dict[str, dict]) -> None:
     assert done["cleanser"]["cleansed"] == {"removed": 4, "removed_poisoned": 4}
     assert done["vanilla"]["cleansed"] is None
+
+
+def test_two_cleansers_report_together_what_they_removed(tiny: Tiny) -> None:
+    plan = tiny.plan(defenders=[f"{HERE}:Cleanser>{HERE}:RemovesFirst"])
+    tiny.run(plan)
+    (record,) = records(tiny)
+    assert record["cleansed"] == {"removed": 4 + 3, "removed_poisoned": 4}
+    (cell,) = plan.cells.values()
+    first, second = (line for line in explain(cell, record) if ". cleanse: " in line)
+    assert first.endswith("it sees no poison flag.")
+    assert second.endswith("All cleansers together removed 7 rows, 4 of them poisoned.")
 
 
 def test_a_number_does_not_depend_on_what_else_is_in_the_grid(
