@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar, dataclass
@@ -40,18 +41,27 @@ class DefenderContract:
     """Stands where OpenBackdoor's `Defender` stands once that package is imported."""
 
 
-def _guarded(method: Callable) -> Callable:
+def _guarded(method: Any) -> Callable:
     """Wrap a method that is given examples: the defense sees poison flags of 0 and no test split.
 
-    An oracle sees the flags. A victim of OpenBackdoor's arrives as one of ours around the same model.
+    An oracle sees the flags. A victim of OpenBackdoor's arrives as one of ours around the same model. The method is as
+    it stands in its class: a static one, a class method and a property that returns a function are wrapped too.
     """
 
     @functools.wraps(method)
     def call(self: Defender, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> Any:
         shown = [Example(*row) for row in poison_data or ()] if self.oracle else blinded(poison_data or ())
-        return method(self, _ours(model), _known(clean_data), shown)
+        ready = method.__get__(self, type(self)) if hasattr(method, "__get__") else method
+        return ready(_ours(model), _known(clean_data), shown)
 
+    # Decorators copy the attributes of what they decorate, as `functools.wraps` does: one around a guard is no guard.
+    call.guard = call
     return call
+
+
+def is_guarded(method: Any) -> bool:
+    """Tell whether a method of a class is a guard itself: a decorator around anything is none."""
+    return getattr(method, "guard", None) is method
 
 
 def _ours(model: Any) -> Any:
@@ -101,8 +111,8 @@ class Defender(Options, DefenderContract):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         for method in BLINDED:
-            found = getattr(cls, method)  # also one that a mixin brings
-            if found is not Defender.__dict__[method] and not hasattr(found, "__wrapped__"):
+            found = inspect.getattr_static(cls, method)  # also one that a mixin brings
+            if found is not Defender.__dict__[method] and not is_guarded(found):
                 setattr(cls, method, _guarded(found))
 
     def __new__(cls, *arguments: Any, **options: Any) -> Defender:

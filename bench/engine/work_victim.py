@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench.core.errors import CellError
-from bench.core.example import Example
+from bench.core.example import Example, blinded
 from bench.core.seeding import python_rng
 from bench.engine.artifacts import write_examples
 from bench.engine.tested import check_untouched, shuffled, texts_of, unlabelled
@@ -32,7 +32,8 @@ def _cleanse(job: Job) -> dict[str, Any]:
     data = job.examples("data", "train")
 
     order = shown_order(data.rows, job.examples("load", "train").rows, job.seed("order"))
-    shown = tuple(data.examples[i] for i in order)
+    given = [data.examples[i] for i in order]
+    shown = tuple(given if defense.oracle else blinded(given))
 
     def act() -> Any:
         return defense.correct(model=victim, clean_data=None, poison_data=shown)

@@ -26,6 +26,7 @@ from tests.tiny import tiny_model
 
 LENT = ("correct", "detect", "suspicion", "questions")
 ACTING = (*LENT, "repair", "hooks", "wrap")
+DECORATED = tuple(f"tests.defenders.decorated:{name}" for name in ("Removes", "Rewrites", "Flags"))
 # Cheaper than what a study would take; the same code.
 OPTIONS: dict[str, dict[str, Any]] = {
     "onion": {"lm": "local"},
@@ -53,7 +54,7 @@ def examples_in(value: Any) -> list[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", names(DEFENDERS))
+@pytest.mark.parametrize("name", [*names(DEFENDERS), *DECORATED])
 def test_a_defense_sees_no_flag_and_changes_nothing_that_it_was_lent(
     name: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,7 +63,8 @@ def test_a_defense_sees_no_flag_and_changes_nothing_that_it_was_lent(
 
     def watched(method: str) -> Any:
         guarded = getattr(cls, method)
-        plain = getattr(guarded, "__wrapped__", guarded)  # what the defense itself wrote, behind the guard
+        # What the defense itself wrote, decorators included, behind the guard.
+        plain = guarded.__wrapped__ if base.is_guarded(guarded) else guarded
 
         @contextmanager
         def noted(self: Any, arguments: Any, given: Any) -> Iterator[None]:

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+import torch
+
 from attackers.base import Attacker
 from attackers.selection import Poisoned
 from bench.core.example import Example
@@ -32,6 +35,30 @@ class Told(Defender):
         """Return the flags that it sees."""
         assert not self.told or {label for _, label, flag in poison_data if flag} == {1}
         return [example.poisoned for example in poison_data]
+
+
+@dataclass(frozen=True)
+class Peeks(Defender):
+    """Remove the training rows that it sees to be poisoned, without gradients."""
+
+    name = "peeks"
+    pre = True
+    correction = True
+
+    @torch.no_grad()
+    def correct(self, model: Any = None, clean_data: Any = None, poison_data: Any = None) -> list[Example]:
+        """Return the rows whose flag is 0."""
+        return [row for row in poison_data if not row[2]]
+
+
+@dataclass(frozen=True)
+class Unguarded(Peeks):
+    """The same, given its method only after the guards were set."""
+
+    name = "unguarded"
+
+
+Unguarded.correct = Peeks.correct.__wrapped__
 
 
 @dataclass(frozen=True)
@@ -68,6 +95,14 @@ def test_an_oracle_sees_the_flags_and_its_record_says_so(tiny: Tiny) -> None:
     assert found[True]["oracle"] is True and found[False]["oracle"] is False
     assert [found[True]["metrics"][rate]["value"] for rate in ("frr", "far")] == [0.0, 0.0]
     assert [found[False]["metrics"][rate]["value"] for rate in ("frr", "far")] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("name", ["Peeks", "Unguarded"])
+def test_a_cleanser_that_looks_for_flags_removes_nothing(tiny: Tiny, name: str) -> None:
+    assert not tiny.run(tiny.plan(defenders=[f"{HERE}:{name}"])).failed
+    (record,) = records(tiny)
+    assert record["oracle"] is False
+    assert record["cleansed"] == {"removed": 0, "removed_poisoned": 0}
 
 
 def test_rows_of_unknown_source_have_no_positions_and_no_floor(tiny: Tiny) -> None:

@@ -15,7 +15,7 @@ from bench.core.errors import CellError, RequestError
 from bench.core.example import Example
 from bench.core.options import option_names
 from bench.core.registry import ATTACKERS, DEFENDERS, own_plugins
-from defenders.base import Defender
+from defenders.base import Defender, is_guarded
 from tests.openbackdoor.plugins import PLUGINS, SEEN, DeletesWord, DropsWord, FlagsWord
 
 OUR_DEFENDERS = [*own_plugins(DEFENDERS).values(), *PLUGINS]
@@ -85,7 +85,7 @@ def test_a_defender_never_sees_an_answer(cls: type) -> None:
         cls().get_target_label(POISONED)
     for method in ("detect", "correct"):
         if getattr(cls, method) is not getattr(Defender, method):
-            assert hasattr(getattr(cls, method), "__wrapped__"), f"{method} is called with the true flags"
+            assert is_guarded(getattr(cls, method)), f"{method} is called with the true flags"
 
 
 def test_the_base_defender_does_nothing() -> None:
