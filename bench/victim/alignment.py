@@ -9,8 +9,9 @@ from torch import Tensor
 
 from bench.core.errors import CellError
 from bench.core.example import Example
+from bench.core.memory import cut
 from bench.core.seeding import derived_seed
-from bench.victim.batching import Batch, Encoded
+from bench.victim.batching import Batch, Encoded, pieces
 from bench.victim.recipes import AlignmentOptions
 from bench.victim.run import Run
 
@@ -108,6 +109,11 @@ def gated_mu(loss: Tensor, norm: Tensor, epoch: int, epochs: int, options: Align
     return torch.where(unfitted, torch.zeros_like(loss), torch.full_like(loss, otherwise))
 
 
+def _added(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """Return the sum of two gradients, of which None is one that is not used."""
+    return other if one is None else one if other is None else one + other
+
+
 class GradientAlignment:
     """The hook: after each backward, one shuffled batch of the clean rows says where the gradient may go.
 
@@ -142,10 +148,19 @@ class GradientAlignment:
             self._replace(run, loss, references)
 
     def on_gradients(self, run: Run, batch: Batch) -> None:
-        """Do the same with a pass of its own, as the published code does."""
-        loss = run.loss(self.ride(run))
-        found = torch.autograd.grad(loss, list(run.parameters.values()), allow_unused=True)
-        self.on_references(run, loss.detach(), found)
+        """Do the same with a pass of its own, as the published code does; where memory is short, in parts."""
+        parts = [(part, share) for part, share in pieces(self.ride(run), cut()) if share]
+        total, found = self._pass(run, *parts[0])
+        for part, share in parts[1:]:
+            loss, more = self._pass(run, part, share)
+            total = total + loss
+            found = [_added(one, other) for one, other in zip(found, more, strict=True)]
+        self.on_references(run, total, found)
+
+    def _pass(self, run: Run, part: Batch, share: float) -> tuple[Tensor, Sequence[Tensor | None]]:
+        """Return a part's share of the batch's loss and of its gradient of each parameter."""
+        loss = run.loss(part) * share
+        return loss.detach(), torch.autograd.grad(loss, list(run.parameters.values()), allow_unused=True)
 
     def _replace(self, run: Run, loss: Tensor, found: Sequence[Tensor | None]) -> None:
         pairs = [

@@ -43,6 +43,16 @@ class Batch:
         return tuple(Batch(self.data, tuple(group), self.device) for group in groups) if len(groups) > 1 else ()
 
 
+def pieces(batch: Batch, count: int) -> list[tuple[Batch, float]]:
+    """Return a batch in `count` parts, each with its share of the rows; where it has fewer rows some parts weigh 0."""
+    if count == 1:
+        return [(batch, 1.0)]
+    size = -(-len(batch.rows) // count)
+    rows = [batch.rows[first : first + size] for first in range(0, len(batch.rows), size)]
+    parts = [(Batch(batch.data, part, batch.device, batch.grouped), len(part) / len(batch.rows)) for part in rows]
+    return parts + [(parts[-1][0], 0.0)] * (count - len(parts))
+
+
 class Encoded:
     """Token ids of n texts and their labels, with the padding rule of one tokenizer."""
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.core.errors import CellError
 from bench.core.memory import cut, free, is_out_of_memory
-from bench.victim.batching import Batch
+from bench.victim.batching import Batch, pieces
 from bench.victim.run import REFERENCE, TRAINING, Hook
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Passes:
     def _alone(self, member: Member, _: Hook | None, batch: Batch) -> None:
         """Leave the gradients of one batch on the member's own parameters."""
         losses = []
-        for piece, share in _pieces(batch, self.pieces):
+        for piece, share in pieces(batch, self.pieces):
             loss = member.run.loss(piece, TRAINING) * share
             loss.backward()
             losses.append(loss.detach())
@@ -88,11 +88,11 @@ class Passes:
         joint = wanted[0][0].run.joint
         own = joint.stacked([member.place for member, _, _ in wanted])
         totals: list[Tensor] = []
-        for pieces in zip(*(_pieces(batch, self.pieces) for _, _, batch in wanted), strict=False):
-            sources = [member.run.source(piece) for (member, _, _), (piece, _) in zip(wanted, pieces, strict=True)]
+        for parts in zip(*(pieces(batch, self.pieces) for _, _, batch in wanted), strict=False):
+            sources = [member.run.source(part) for (member, _, _), (part, _) in zip(wanted, parts, strict=True)]
             streams = [member.run.streams[TRAINING if hook is None else REFERENCE] for member, hook, _ in wanted]
             losses = joint.losses(sources, streams, own)
-            weighted = torch.stack([loss * share for loss, (_, share) in zip(losses, pieces, strict=True)])
+            weighted = torch.stack([loss * share for loss, (_, share) in zip(losses, parts, strict=True)])
             weighted.sum().backward()
             totals.append(weighted.detach())
         summed = totals[0] if len(totals) == 1 else torch.stack(totals).sum(0)
@@ -104,13 +104,3 @@ class Passes:
             member.loss = summed[place]
             for name, parameter in member.run.parameters.items():
                 parameter.grad = grads[name]
-
-
-def _pieces(batch: Batch, count: int) -> list[tuple[Batch, float]]:
-    """Return a batch in `count` parts (fewer where it has fewer rows), each with its share of the rows."""
-    if count == 1:
-        return [(batch, 1.0)]
-    size = -(-len(batch.rows) // count)
-    rows = [batch.rows[first : first + size] for first in range(0, len(batch.rows), size)]
-    parts = [(Batch(batch.data, part, batch.device, batch.grouped), len(part) / len(batch.rows)) for part in rows]
-    return parts + [(parts[-1][0], 0.0)] * (count - len(parts))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bench.core.memory import part_size
 from bench.core.seeding import derived_seed
 from bench.victim.perplexity import LanguageModel, judge_of
 from bench.victim.progress import seeded
@@ -85,14 +86,15 @@ def _train(model: nn.Module, ids: Sequence[list[int]], generator: torch.Generato
         for group in optimizer.param_groups:
             group["lr"] = RATE * (1 - (step - 1) / STEPS)
         model.train()
-        _loss(model, [learnt[row] for row in rows]).backward()
+        for part, share in _parts([learnt[row] for row in rows]):
+            (_loss(model, part) * share).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if step % LOOK_EVERY == 0:
             model.eval()
             with torch.no_grad():
-                loss = float(_loss(model, held_out))
+                loss = float(sum(_loss(model, part) * share for part, share in _parts(held_out)))
             if loss < BETTER * best:
                 best, best_at = loss, step
                 kept = {name: value.detach().clone() for name, value in model.state_dict().items()}
@@ -107,6 +109,14 @@ def _endless(count: int, generator: torch.Generator) -> Iterator[list[int]]:
         order = torch.randperm(count, generator=generator).tolist()
         for begin in range(0, count, BATCH):
             yield order[begin : begin + BATCH]
+
+
+def _parts(ids: Sequence[list[int]]) -> list[tuple[Sequence[list[int]], float]]:
+    """Return a batch in parts, one while memory suffices, each with its share of the tokens that are predicted."""
+    size = part_size(len(ids))
+    parts = [ids[first : first + size] for first in range(0, len(ids), size)]
+    counts = [sum(len(row) - 1 for row in part) for part in parts]
+    return [(part, count / sum(counts)) for part, count in zip(parts, counts, strict=True)]
 
 
 def _loss(model: nn.Module, ids: Sequence[list[int]]) -> torch.Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from bench.core.errors import CellError
+from bench.core.memory import part_size
 from bench.victim.packing import family_losses, sheet_size
 from bench.victim.reading import fuse_activations, has_plain_head, losses_at
 
@@ -149,7 +150,7 @@ def _perplexity(losses: np.ndarray) -> np.ndarray:
 
 
 def _budget(device: torch.device) -> int:
-    return TOKENS.get(device.type, TOKENS_ELSEWHERE)
+    return part_size(TOKENS.get(device.type, TOKENS_ELSEWHERE))
 
 
 def _batches(lengths: Sequence[int], device: torch.device) -> Iterator[list[int]]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bench.core.errors import CellError
 from bench.core.example import Example
 from bench.core.knowledge import Knowledge
+from bench.core.memory import part_size
 from bench.victim.batching import Batch
 from bench.victim.clean_tuning import copies, fine_tuned, first_reaching, needed_accuracy, note, refuse_inserted
 from bench.victim.mixing import lowest
@@ -88,7 +89,7 @@ def activity(victim: Victim, layers: Sequence[Block], rows: Sequence[Example], h
     tokens, texts = 0, victim.encode(rows)
     victim.eval()
     with torch.inference_mode():
-        for places in texts.by_length(BATCH):
+        for places in texts.by_length(part_size(BATCH)):
             inputs = texts.batch(places, victim.device).inputs
             real = inputs["attention_mask"].bool()
             with _listening(victim, layers, sums, real, how):

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.core.memory import part_size
+
 LOGITS = {"cuda": 2**27}  # held at once, by kind of device
 LOGITS_ELSEWHERE = 2**19  # 2 MB, which stay in the cache of a core: 80 GFLOP/s where whole batches reach 50
 
@@ -35,7 +37,7 @@ def losses_at(
 
 def _log_sum_exp(hidden: Tensor, head: nn.Linear) -> Tensor:
     """Return log(sum(exp(logits))) over the vocabulary, float32 [n], of hidden states [n, width]."""
-    step = max(1, LOGITS.get(hidden.device.type, LOGITS_ELSEWHERE) // max(1, len(hidden)))
+    step = max(1, part_size(LOGITS.get(hidden.device.type, LOGITS_ELSEWHERE)) // max(1, len(hidden)))
     biases = [None] * len(head.weight) if head.bias is None else head.bias.split(step)
     parts = []
     for weight, bias in zip(head.weight.split(step), biases, strict=False):

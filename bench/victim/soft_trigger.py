@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from bench.core.errors import CellError
-from bench.victim.batching import Batch, Encoded
+from bench.core.memory import cut
+from bench.victim.batching import Batch, Encoded, pieces
 from bench.victim.joint.forward import Soft
 from bench.victim.questions import Asking, Likely, Slope
 from bench.victim.victim import Victim
@@ -78,17 +79,32 @@ class SoftTrigger:
         return unpadded.collect(texts, lambda encoder: encoder.logits().softmax(-1), soft=self.soft()).numpy()
 
     def gradient(self, batch: Batch, loss: Any) -> Tensor:
-        """Return the gradient [pieces, width] of `loss(probabilities [batch, classes])`; no parameter gets one."""
+        """Return the gradient [pieces, width] of `loss(probabilities [batch, classes])`; no parameter gets one.
+
+        Where memory is short the graph of one part of the batch is held at a time.
+        """
         vectors = self.vectors.clone().requires_grad_(True)
-        unpadded = self.victim.reader()
+        parts = [part for part, share in pieces(batch, cut()) if share]
         with torch.enable_grad():
-            if unpadded is not None:
-                logits = unpadded.logits(batch.data, batch.rows, self.soft(vectors))
-            else:
-                with self.inserted(vectors):
-                    logits = self.victim.logits(batch.inputs)
-            value = loss(logits.softmax(-1))
-        return torch.autograd.grad(value, vectors)[0]
+            if len(parts) == 1:
+                return torch.autograd.grad(loss(self._likely(batch, vectors)), vectors)[0]
+            # What the loss says of each probability needs all of them, and no graph behind them.
+            with torch.no_grad():
+                likely = torch.cat([self._likely(part, vectors) for part in parts])
+            slopes = torch.autograd.grad(loss(likely.requires_grad_(True)), likely)[0]
+            found = [
+                torch.autograd.grad(self._likely(part, vectors), vectors, slope)[0]
+                for part, slope in zip(parts, slopes.split([len(part.rows) for part in parts]), strict=True)
+            ]
+        return torch.stack(found).sum(0)
+
+    def _likely(self, batch: Batch, vectors: Tensor) -> Tensor:
+        """Return the probabilities [batch, classes] with these vectors in the word's place."""
+        unpadded = self.victim.reader()
+        if unpadded is not None:
+            return unpadded.logits(batch.data, batch.rows, self.soft(vectors)).softmax(-1)
+        with self.inserted(vectors):
+            return self.victim.logits(batch.inputs).softmax(-1)
 
     def descend(self, gradient: Tensor, rate: float, momentum: float) -> None:
         """Move the vectors against a gradient, then give each the length it had at first."""
