@@ -49,8 +49,8 @@ def load_victim(spec: ModelSpec, classes: int, *, seed: int, device: str = "cpu"
     _check_device(device)
     folder = checked_folder(spec)
     with quiet():
-        tokenizer, model = read_model(spec, folder, classes, seed)
-    return Victim(model.to(device), tokenizer, spec, classes, precision).eval()
+        tokenizer, model, drawn = read_model(spec, folder, classes, seed)
+    return Victim(model.to(device), tokenizer, spec, classes, precision, drawn).eval()
 
 
 def check_weights(spec: ModelSpec, precision: str) -> None:
@@ -197,8 +197,10 @@ def _check_device(device: str) -> None:
         raise CellError(f"Device {device!r} cannot be used: {reason}", "Use --device cpu.") from error
 
 
-def read_model(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[Any, Any]:
+def read_model(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[Any, Any, frozenset[str]]:
     """Return the tokenizer and Hugging Face's own classifier of a checked folder, its head drawn from `seed` alone.
+
+    With them come the names of all that was drawn, since the files lack it.
 
     Raises:
         CellError: transformers cannot read the folder as a sequence classifier.
@@ -215,7 +217,7 @@ def read_model(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
     model.config.pad_token_id = tokenizer.pad_token_id
-    return tokenizer, model.eval()
+    return tokenizer, model.eval(), frozenset(absent)
 
 
 def _read(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[Any, Any, set[str]]:

@@ -75,11 +75,15 @@ def lowest(values: Tensor, count: int) -> Tensor:
 
 
 def mixable(victim: Victim, options: MixingOptions) -> list[str]:
-    """Return the names of the backbone's tensors that the options mix, in the model's order."""
+    """Return the names of the backbone's tensors that the options mix, in the model's order.
+
+    What the model's files lack, as those of a masked language model lack BERT's pooler, has no pre-trained value to mix
+    with.
+    """
     modules, prefix = dict(victim.model.named_modules()), f"{victim.model.base_model_prefix}."
     names = []
     for name in victim.tensors():
-        if not name.startswith(prefix):
+        if not name.startswith(prefix) or name in victim.drawn:
             continue
         owner = modules[name.rpartition(".")[0]]
         norm = "Norm" in type(owner).__name__
@@ -147,7 +151,10 @@ def fine_mixed(victim: Victim, knowledge: Knowledge, options: MixingOptions, sco
 def _pretrained(
     victim: Victim, knowledge: Knowledge, options: MixingOptions
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the pre-trained values of what is mixed, and a fresh head where one is asked for."""
+    """Return the pre-trained values of what is mixed, and, where one is asked for, a fresh head.
+
+    All that has no pre-trained counterpart goes with the head.
+    """
     fresh = {name: value.detach() for name, value in knowledge.fresh_victim().tensors().items()}
     own, names = victim.tensors(), mixable(victim, options)
     unlike = next((name for name in names if name not in fresh or fresh[name].shape != own[name].shape), None)
@@ -155,5 +162,6 @@ def _pretrained(
         raise CellError(
             f"The pre-trained model has no {unlike} of the victim's shape.", "Give the model that the victim began as."
         )
-    renewed = [name for name in own if options.head == "fresh" and name.partition(".")[0] in victim.head]
+    headed = [name for name in own if name.partition(".")[0] in victim.head or name in victim.drawn]
+    renewed = headed if options.head == "fresh" else []
     return {name: fresh[name] for name in names}, {name: fresh[name] for name in renewed}

@@ -71,8 +71,8 @@ def plain_victim(
     """Return Hugging Face's classifier with the head of `load_victim`; CellError where the model cannot be had."""
     folder = checked_folder(spec)
     with quiet():
-        tokenizer, model = read_model(spec, folder, classes, seed)
-    return PlainVictim(model.to(device), tokenizer, spec, classes, precision)
+        tokenizer, model, drawn = read_model(spec, folder, classes, seed)
+    return PlainVictim(model.to(device), tokenizer, spec, classes, precision, drawn)
 
 
 def insert_lora(victim: Victim) -> None:

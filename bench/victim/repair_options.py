@@ -60,6 +60,7 @@ class MixingOptions(CleanTuning):
     victim's own value is kept for certain, a backdoor can sit (word embeddings and poolers are known seats), and
     norms and biases are too few for their mixing to cost anything.
     `head`: `kept`, since it has no pre-trained counterpart and few rows hardly train a new one; `fresh` draws it anew.
+    Whatever else the model's files lack, such as the pooler of a BERT saved as a masked language model, goes with it.
     """
 
     rho: Fraction | None = None

@@ -52,7 +52,13 @@ class Victim(nn.Module):
     plain = False  # whether it is the opponent of `bench speed`, which does without what makes reading fast
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, spec: ModelSpec, classes: int, precision: str = "fp32"
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        spec: ModelSpec,
+        classes: int,
+        precision: str = "fp32",
+        drawn: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__()
         self.model = model
@@ -60,6 +66,7 @@ class Victim(nn.Module):
         self.spec = spec
         self.classes = classes
         self.precision = precision
+        self.drawn = drawn  # names of the parameters that the model's files lack: their first values hang on the seed
         self.attached: list[str] = []  # dotted names of the modules that a defense inserted
         # All that is not the backbone is the head, whatever a defense later inserts.
         self.head = tuple(name for name, _ in model.named_children() if name != model.base_model_prefix)
