@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bench.core.errors import CellError
-from bench.core.memory import part_size
+from bench.core.memory import is_out_of_memory, part_size
 from bench.victim.packing import family_losses, sheet_size
 from bench.victim.reading import fuse_activations, has_plain_head, losses_at
 
@@ -243,6 +243,8 @@ def can_pack(model: Any, *, by_blocks: bool, limit: int) -> bool:
     with torch.inference_mode():
         try:
             packed = family_losses(model, [family], model.device, TOKENS_ELSEWHERE, by_blocks=by_blocks)[0]
-        except (TypeError, ValueError, RuntimeError, IndexError):  # it takes no such mask, or no positions
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:  # it takes no such mask, or no positions
+            if is_out_of_memory(error):
+                raise
             return False
     return bool(np.allclose(packed, plain._losses(family), atol=1e-4, rtol=1e-4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from bench.victim.joint.passes import JointModel
 from bench.victim.joint.reading import Reader
 from bench.victim.perplexity import language_model
 from bench.victim.pruning import activity, blocks
+from bench.victim.reading import has_plain_head
 from bench.victim.recipes import AlignmentOptions, filled
 from bench.victim.soft_trigger import SoftTrigger
 from bench.victim.spec import model_spec
@@ -190,3 +192,25 @@ def test_the_training_of_a_language_model_is_cut_too(monkeypatch: pytest.MonkeyP
     found, cut = memory.with_smaller_batches(scores, lambda: None)
     assert cut == 4
     np.testing.assert_allclose(found, whole, rtol=1e-3)
+
+
+def test_a_language_model_is_not_read_otherwise_for_want_of_memory(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: Any, **named: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    class Full(torch.nn.Linear):
+        device, base_model = torch.device("cpu"), staticmethod(full)
+
+        def get_output_embeddings(self) -> torch.nn.Linear:
+            return torch.nn.Linear(3, 9)
+
+        def forward(self, **given: Any) -> Any:
+            return SimpleNamespace(logits=torch.zeros(1, 5, 9))
+
+    with pytest.raises(torch.OutOfMemoryError):
+        has_plain_head(Full(3, 9))
+    monkeypatch.setattr(perplexity, "family_losses", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        language_model(causal(tmp_path_factory, "gpt2"), "tiny")
