@@ -23,8 +23,8 @@ class Part:
     """A named, fully constructed choice on one axis of a grid.
 
     `options` are all its options, defaults included; `source` is `module:Class` for a plug-in that is
-    not in the folder. `version` and `pins` (sha256 of files) enter stage keys but no generator. `place` says where
-    the user's own data lie: their identity is their content, so the place enters nothing.
+    not in the folder. `version` and `pins` (sha256 of files, that of a plug-in's module among them) enter stage keys
+    but no generator. `place` says where the user's own data lie: their identity is their content, so it enters nothing.
     """
 
     name: str

@@ -165,14 +165,14 @@ def _analysis(grid: Grid, settings: Settings) -> Part | None:
             )
         return None
     name, options = _with(settings, "analysis", grid.analysis)
-    return plugins.part_of(ANALYSES, plugins.construct(ANALYSES, name, options), name)
+    return plugins.part_of(ANALYSES, plugins.chosen(ANALYSES, name, options), name)
 
 
 def _plugin(family: registry.Family, name: str, options: dict[str, Any], settings: Settings) -> tuple[str, Any]:
     """Settings of an axis reach every plug-in of the axis that has the option."""
     valid = option_names(registry.plugin_class(family, name))
     axis = "attack" if family is ATTACKERS else "defense"
-    return name, plugins.construct(family, name, settings.on(axis, options, valid))
+    return name, plugins.chosen(family, name, settings.on(axis, options, valid))
 
 
 def _with(settings: Settings, axis: str, choice: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

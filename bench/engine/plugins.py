@@ -15,6 +15,7 @@ from bench.core.paths import absolute
 from bench.core.registry import ANALYSES, ATTACKERS, DEFENDERS, Family
 from bench.core.spec import Part
 from bench.core.yaml_text import read_yaml
+from bench.engine.plugin_code import check_on_disk, check_planned, pinned_code
 from bench.victim.spec import ModelSpec
 
 INLINE = re.compile(r"^(?P<name>[^()]+?)\s*(?:\((?P<options>.*)\))?$", re.DOTALL)
@@ -86,12 +87,23 @@ def split_list(text: str) -> list[str]:
 
 def construct(family: Family, name: str, options: Mapping[str, Any]) -> Any:
     """Return the plug-in `name` with its options; one object for equal arguments."""
-    return _construct(family, name, json.dumps(options, sort_keys=True))
+    return _construct(registry.plugin_class(family, name), family, name, json.dumps(options, sort_keys=True))
+
+
+def chosen(family: Family, name: str, options: Mapping[str, Any]) -> Any:
+    """Return the plug-in that a request names.
+
+    Raises:
+        RequestError: one from elsewhere, whose file has changed since this process imported it.
+    """
+    plugin = construct(family, name, options)
+    if _from_file(_source(family, plugin, name)):
+        check_on_disk(type(plugin), name)
+    return plugin
 
 
 @functools.lru_cache(maxsize=4096)
-def _construct(family: Family, name: str, options: str) -> Any:
-    found = registry.plugin_class(family, name)
+def _construct(found: type, family: Family, name: str, options: str) -> Any:
     try:
         return build(found, json.loads(options), family.kind, name)
     except TypeError as error:  # somebody else's class, with a constructor of its own
@@ -101,20 +113,36 @@ def _construct(family: Family, name: str, options: str) -> Any:
 
 def part_of(family: Family, plugin: Any, name: str) -> Part:
     """Return the part that stands for a constructed plug-in."""
-    own = registry.own_plugins(family)
-    source = "" if own.get(plugin.name) is type(plugin) else name
-    if family is ANALYSES:  # it pins nothing and reads no file
-        return Part(plugin.name, plugin.identity(), source, plugin.version)
+    source = _source(family, plugin, name)
+    code = pinned_code(type(plugin)) if _from_file(source) else {}
+    if family is ANALYSES:  # it pins nothing else and reads no file
+        return Part(plugin.name, plugin.identity(), source, plugin.version, code)
     # A worker may have another working folder.
     place = {option: absolute(path) for option, path in plugin.place().items()}
-    return Part(plugin.name, plugin.identity(), source, plugin.version, plugin.pins(), place)
+    return Part(plugin.name, plugin.identity(), source, plugin.version, {**plugin.pins(), **code}, place)
+
+
+def _source(family: Family, plugin: Any, name: str) -> str:
+    """Return the name by which a plug-in from elsewhere was asked for, nothing for one of the suite's own."""
+    return "" if registry.own_plugins(family).get(plugin.name) is type(plugin) else name
+
+
+def _from_file(source: str) -> bool:
+    """Tell whether one file holds the code behind a source: a bridged class pins the whole of its package instead."""
+    return bool(source) and not source.startswith(registry.RESERVED)
 
 
 def restore(family: Family, part: Part | Mapping[str, Any]) -> Any:
-    """Return the plug-in that a part, or its JSON, stands for."""
+    """Return the plug-in that a part, or its JSON, stands for.
+
+    Raises:
+        CellError: the file that holds its code is not the one that was planned with.
+    """
     content = part.payload() if isinstance(part, Part) else part
-    options = {**content["options"], **content.get("place", {})}
-    return construct(family, content.get("source") or content["name"], options)
+    options, name = {**content["options"], **content.get("place", {})}, content.get("source") or content["name"]
+    plugin = construct(family, name, options)
+    check_planned(type(plugin), name, content.get("pins", {}))
+    return plugin
 
 
 def model(part: Part | Mapping[str, Any]) -> ModelSpec:

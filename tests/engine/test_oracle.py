@@ -108,7 +108,7 @@ def test_a_cleanser_that_looks_for_flags_removes_nothing(tiny: Tiny, name: str) 
 def test_rows_of_unknown_source_have_no_positions_and_no_floor(tiny: Tiny) -> None:
     plan = tiny.plan(attacks=[f"{HERE}:Forgets"], defenders=["vanilla"])
     (cell,) = plan.cells.values()
-    assert cell.attack.pins == {"elsewhere": "version 7"}
+    assert cell.attack.pins["elsewhere"] == "version 7"
     assert not tiny.run(plan).failed
     (record,) = records(tiny)
     poison = {"rule": "mix", "rows": 1, "positions": None, "dropped": 0, "selection": "one row", "training_rows": 49}

@@ -14,6 +14,7 @@ from bench.core.errors import RequestError
 from bench.core.registry import ATTACKERS, DEFENDERS, own_plugins
 from bench.core.spec import Part
 from bench.engine import plugins
+from bench.engine.plugin_code import PIN
 from tests.engine.acting import Flagger
 
 MODULE = "tests.engine.acting:Flagger"
@@ -142,7 +143,7 @@ def test_a_part_leads_back_to_its_plugin(family: Any) -> None:
 def test_a_plugin_from_elsewhere_keeps_where() -> None:
     plugin = plugins.construct(DEFENDERS, MODULE, {"word_length": 4})
     part = plugins.part_of(DEFENDERS, plugin, MODULE)
-    assert part == Part("flagger", {"word_length": 4}, source=MODULE)
+    assert part.identity == Part("flagger", {"word_length": 4}, source=MODULE).identity and list(part.pins) == [PIN]
     assert part.json()["source"] == MODULE and plugins.defender(part.json()) == plugin
 
 
