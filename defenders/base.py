@@ -33,7 +33,16 @@ class Suspicion(NamedTuple):
     threshold: float
 
     def flags(self) -> np.ndarray:
-        """Return 1 for each example above the threshold, as integers [n]."""
+        """Return 1 for each example above the threshold, as integers [n].
+
+        Raises:
+            CellError: the threshold is nan: nothing is above it. An infinite one may be.
+        """
+        if np.isnan(self.threshold).any():
+            raise CellError(
+                "The threshold of a suspicion is nan, and nothing is above or below that.",
+                "Mend suspicion(): a quantile of no rows, or of scores that are nan, is nan.",
+            )
         return (np.asarray(self.scores) > self.threshold).astype(int)
 
 

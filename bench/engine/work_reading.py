@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.core.errors import BenchError, CellError
+from bench.core.errors import BenchError
 from bench.engine.artifacts import write_arrays
+from bench.engine.returned import flags_of, scores_of
 from bench.engine.tested import check_untouched, shuffled, tests_of, unlabelled
 from bench.engine.victims import bound, restored
 from bench.engine.work import Job
@@ -57,7 +58,7 @@ def detection(job: Job) -> tuple[Reading, dict[str, Any]]:
         before = victim.fingerprint()
         scores, flags = yield from _suspected(defense, {"model": victim, "clean_data": known, "poison_data": shown})
         check_untouched(job, victim, before)
-        return _arrays(scores, np.asarray(flags).astype(int), order, len(clean))
+        return _arrays(scores, flags_of(flags, len(order)), order, len(clean))
 
     return Reading(victim, ask), {"knowledge": counts}
 
@@ -70,19 +71,15 @@ def _suspected(defense: Any, asked: dict[str, Any]) -> Asking[tuple[np.ndarray |
         found = yield from defense.questions(**asked)
     else:
         found = defense.suspicion(**asked)
-    return np.asarray(found.scores, dtype=float), found.flags()
+    return scores_of(found, len(asked["poison_data"]))
 
 
 def _arrays(scores: np.ndarray | None, flags: np.ndarray, order: list[int], clean: int) -> Arrays:
     """Return flags and scores, in the order in which they were shown, as they are written: `clean` of them first."""
-    if flags.shape != (len(order),) or not set(flags.tolist()) <= {0, 1}:
-        raise CellError("The defense did not answer 0 or 1 for each example.", "Return one flag for each, in order.")
     back = np.argsort(order)
     flags = flags[back]
     arrays = {"clean": flags[:clean], "poisoned": flags[clean:]}
     if scores is not None:
-        if scores.shape != flags.shape or not np.isfinite(scores).all():
-            raise CellError("The defense did not give one finite score for each example.", "Mend its suspicion().")
         scores = scores[back]
         arrays |= {"clean_scores": scores[:clean], "poisoned_scores": scores[clean:]}
     return arrays

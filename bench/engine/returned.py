@@ -1,0 +1,67 @@
+"""What a plug-in handed back, checked where the engine takes it: one sentence in place of a bare error later on."""
+
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+import numpy as np
+
+from bench.core.errors import CellError, printable
+from defenders.base import Suspicion
+
+
+def flags_of(found: Any, count: int) -> np.ndarray:
+    """Return what `detect` gave for `count` examples as integers [count].
+
+    Raises:
+        CellError: it is not 0 or 1, or False or True, for each of them.
+    """
+    rule, remedy = "The defense did not answer 0 or 1 for each example", "Return one flag for each, in order."
+    flags = _array(found)
+    if flags is None or flags.ndim != 1:
+        raise CellError(f"{rule}: its detect() returned {shown(found)}.", remedy)
+    if len(flags) != count:
+        raise CellError(f"{rule}: it returned {len(flags)} flags for {count} examples.", remedy)
+    odd = flags[~np.isin(flags, (0, 1))] if flags.dtype.kind in "biuf" else flags
+    if odd.size:  # a share of 0.7 is no flag, and would be cut to 0
+        raise CellError(f"{rule}: one of its flags is {shown(odd.tolist()[0])}.", remedy)
+    return flags.astype(int)
+
+
+def scores_of(found: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores of a suspicion of `count` examples as floats [count], and the flags that its threshold gives.
+
+    Raises:
+        CellError: it is no `Suspicion`, has not one finite score for each of them, or no number for a threshold.
+    """
+    if not isinstance(found, Suspicion):
+        raise CellError(
+            f"The defense's suspicion is {shown(found)}, and no Suspicion.",
+            "Return Suspicion(scores, threshold) of defenders.base.",
+        )
+    scores = _array(found.scores, float)
+    if scores is None or scores.shape != (count,) or not np.isfinite(scores).all():
+        raise CellError(
+            f"The defense did not give one finite score for each of {count} examples: {shown(found.scores)}.",
+            "Mend its suspicion().",
+        )
+    if found.threshold is None or _array(found.threshold, float) is None:
+        raise CellError(
+            f"The threshold of the defense's suspicion is {shown(found.threshold)}, and must be one number.",
+            "Mend its suspicion().",
+        )
+    return scores, found.flags()
+
+
+def shown(value: Any) -> str:
+    """Return a value as an error names it: short, on one line."""
+    return printable(reprlib.repr(value), 120).replace("\n", " ")
+
+
+def _array(value: Any, kind: type | None = None) -> np.ndarray | None:
+    """Return a value as an array of one kind; None for what cannot be one, such as rows of many lengths."""
+    try:
+        return np.asarray(value, dtype=kind)
+    except (TypeError, ValueError):
+        return None
