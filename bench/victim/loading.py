@@ -20,6 +20,7 @@ from bench.core.paths import is_file
 from bench.core.seeding import derived_seed, digest
 from bench.victim.hub import snapshot
 from bench.victim.spec import ModelSpec, read_config
+from bench.victim.tokenizer_files import read_tokenizer
 from bench.victim.weights_files import check_whole
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def read_model(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[
     With them come the names of all that was drawn, since the files lack it.
 
     Raises:
-        CellError: transformers cannot read the folder as a sequence classifier.
+        CellError: transformers cannot read the folder as a sequence classifier, or it holds no tokenizer.
     """
     from bench.victim.kept import loaded
 
@@ -223,12 +224,12 @@ def read_model(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[
 def _read(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[Any, Any, set[str]]:
     """Return tokenizer, model and the names of the parameters that the files lack."""
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
 
     from bench.victim.head import insert_two_layer_head, plain_head, prepare
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = read_tokenizer(folder, f"Model {spec.name!r}")
         with torch.random.fork_rng(devices=[]):
             # The linears that transformers draws here are drawn over later; the rest must follow the seed too.
             torch.default_generator.manual_seed(derived_seed(seed, "absent"))

@@ -20,7 +20,6 @@ TOKENS_ELSEWHERE = 512
 LONGEST_PACKED = 128  # tokens of a text that is packed: up to here `can_pack` has seen that a model does not mind
 WINDOWS_AT_ONCE = 256  # windows whose variants are tokenised together: bounds the memory of long texts
 HIGHEST_LOSS = 80.0  # nats per token: keeps every perplexity a finite number
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
 
 
 @dataclass(frozen=True)
@@ -174,16 +173,15 @@ def language_model(
     Raises:
         CellError: no tokenizer, not readable, weights of the language model's head missing, or not causal.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     from bench.victim.loading import quiet
+    from bench.victim.tokenizer_files import read_tokenizer
 
     remedy = "Name a generative language model with its tokenizer, such as openai-community/gpt2, or lm=local."
-    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
-        raise CellError(f"Language model {name!r} has no tokenizer.", remedy)
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            tokenizer = read_tokenizer(folder, f"Language model {name!r}", remedy)
             model, loading = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
             )

@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from bench.core.errors import CellError
 from bench.victim.loading import available, load_victim
@@ -89,6 +90,27 @@ def test_a_broken_folder_is_one_sentence(tmp_path_factory, tmp_path):
     with pytest.raises(CellError, match="cannot be loaded") as caught:
         load_victim(model_spec(str(folder)), 2, seed=0)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "left"),
+    [(architecture, ()) for architecture in ("bert", "roberta", "modernbert", "gpt2", "llama", "distilbert", "qwen2")]
+    + [("qwen2", ("tokenizer_config.json",)), ("bert", ("vocab.json",)), ("roberta", ("vocab.txt",))],
+)
+def test_a_folder_without_a_tokenizer_that_knows_words_is_refused(tmp_path_factory, tmp_path, architecture, left):
+    source, folder = tiny_model(tmp_path_factory, architecture), tmp_path / "model"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(source / name, folder)
+    if "tokenizer_config.json" in left:
+        shutil.copy(source / "tokenizer_config.json", folder)
+    words = AutoTokenizer.from_pretrained(source).get_vocab()
+    contents = {"vocab.json": json.dumps(words), "vocab.txt": "\n".join(words)}  # each of another architecture
+    for name in contents.keys() & set(left):
+        (folder / name).write_text(contents[name])
+    with pytest.raises(CellError, match="has no tokenizer: .*holds none of tokenizer.json") as caught:
+        load_victim(model_spec(str(folder)), 2, seed=0)
+    assert repr(str(folder)) in caught.value.problem and "save_pretrained" in caught.value.remedy
 
 
 def test_missing_weights_name_every_way_to_get_them(monkeypatch):
