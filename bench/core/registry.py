@@ -78,7 +78,8 @@ def plugin_class(family: Family, name: str) -> type:
     """Return the class of a plug-in by name, by `openbackdoor:NAME` (that package is then imported) or `module:Class`.
 
     Raises:
-        RequestError: no such name (with the nearest one) or two of it, no such module or class, or not of this family.
+        RequestError: no such name (with the nearest one) or two of it, no such module or class, not of this family, or
+            with the name of another class.
     """
     if name.startswith(RESERVED):
         return importlib.import_module(f"{family.package}.openbackdoor").bridged(name.removeprefix(RESERVED))
@@ -87,8 +88,10 @@ def plugin_class(family: Family, name: str) -> type:
     if name in own:
         targets.add(f"{own[name].__module__}:{own[name].__qualname__}")
     if len(targets) > 1:
+        free = "Give that of the package another name, in its class and its entry point."
         raise RequestError(
-            f"Two {family.package} are named {name!r}: {' and '.join(sorted(targets))}.", "Write module:Class instead."
+            f"Two {family.package} are named {name!r}: {' and '.join(sorted(targets))}.",
+            free if name in own else "Write module:Class instead.",
         )
     target = targets.pop() if targets else name
     if ":" not in target:
@@ -115,7 +118,31 @@ def _loaded(family: Family, name: str, target: str) -> type:
         )
     if found.name == base.name:
         raise RequestError(f"{target} has no name.", 'Write name = "..." in the class.')
+    taken = _taken(family, found)
+    if taken:  # the two would have one row in every table
+        raise RequestError(
+            f"{target} is named {found.name!r}, which is the name of {taken}.",
+            f'Give it another name: name = "my-{found.name}" in the class.',
+        )
     return found
+
+
+def _taken(family: Family, cls: type) -> str:
+    """Return the `module:Class` that has the name of a class by right, nothing where that is the class or nobody."""
+    own = own_plugins(family).get(cls.name)
+    if own is not None:
+        return "" if own is cls else f"{own.__module__}:{own.__qualname__}"
+    targets = sorted(_entry_points(family).get(cls.name, ()))
+    return "" if any(_at(target) is cls for target in targets) else " and ".join(targets)
+
+
+def _at(target: str) -> object:
+    """Return what a package has registered, None where that cannot be imported."""
+    module, _, name = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name, None)
+    except Exception:  # somebody else's module; whoever asks for it by its name is told
+        return None
 
 
 def _remedy(family: Family, module_name: str, class_name: str, error: Exception) -> str:

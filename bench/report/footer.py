@@ -48,6 +48,7 @@ def notes(records: Sequence[Record], failed: Sequence[Record], left_out: Sequenc
         *_floors_missing(records),
         *leaks(records),
         _read_from(records),
+        _elsewhere(records),
         _failures(failed),
         left_out_line(left_out),
         DEVIATIONS,
@@ -240,6 +241,19 @@ def _read_from(records: Sequence[Record]) -> str:
     return f"{listed([f'{escape(name)} was read from {escape(source)}' for name, source in sorted(found)])}." * bool(
         found
     )
+
+
+def _elsewhere(records: Sequence[Record]) -> str:
+    """Return which class from elsewhere an attack or defense is, where its name does not say so itself."""
+    found: set[tuple[str, str]] = set()
+    for record in records:
+        attack, defense = record["cell"]["attack"], record["cell"]["defense"]
+        links = (defense.get("options") or {}).get("links")  # of a chain, whose parts carry their own
+        for part in (attack, defense, *(links if isinstance(links, list) else ())):
+            if isinstance(part, dict) and part.get("source"):
+                found.add((str(part.get("name")), str(part["source"])))
+    shown = [f"{escape(name)} is {escape(source)}" for name, source in sorted(found) if name != source]
+    return f"From outside this suite: {'; '.join(shown)}." if shown else ""
 
 
 def _failures(failed: Sequence[Record]) -> str:

@@ -203,6 +203,33 @@ def test_a_package_cannot_take_the_name_of_ours(install: Callable[..., None]) ->
     assert plugin_class(DEFENDERS, "defenders.vanilla:Vanilla") is Vanilla
 
 
+def test_a_class_with_the_name_of_ours_is_refused_however_it_is_asked_for(install: Callable[..., None]) -> None:
+    copied = PLUGIN.replace('"thirdparty"', '"vanilla"')
+    install("kit", copied, vanilla="kit:Thirdparty", mine="kit:Thirdparty")
+    for asked in ("kit:Thirdparty", "mine"):
+        with pytest.raises(
+            RequestError, match="is named 'vanilla', which is the name of defenders.vanilla:Vanilla"
+        ) as no:
+            plugin_class(DEFENDERS, asked)
+        assert 'name = "my-vanilla"' in no.value.remedy
+    with pytest.raises(RequestError, match="Two defenders are named 'vanilla'") as caught:
+        plugin_class(DEFENDERS, "vanilla")
+    assert "another name, in its class and its entry point" in caught.value.remedy
+    assert plugin_class(DEFENDERS, "defenders.vanilla:Vanilla") is Vanilla
+
+
+def test_a_class_with_the_name_that_another_package_registers_is_refused(install: Callable[..., None]) -> None:
+    install("kit", thirdparty="kit:Thirdparty", broken="gone:Away")
+    install("shop", "from kit import Thirdparty")
+    install("kitten")
+    install("away", PLUGIN.replace('"thirdparty"', '"broken"'))
+    assert plugin_class(DEFENDERS, "thirdparty") is plugin_class(DEFENDERS, "shop:Thirdparty")
+    with pytest.raises(RequestError, match="'thirdparty', which is the name of kit:Thirdparty.*another name"):
+        plugin_class(DEFENDERS, "kitten:Thirdparty")
+    with pytest.raises(RequestError, match="'broken', which is the name of gone:Away"):
+        plugin_class(DEFENDERS, "away:Thirdparty")
+
+
 def test_two_files_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "again.py").write_text(PLUGIN.replace('"thirdparty"', '"vanilla"'), encoding="utf-8")
     monkeypatch.setattr(sys.modules["defenders"], "__path__", [*sys.modules["defenders"].__path__, str(tmp_path)])
