@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from attackers.selection import Poisoned
 from bench.core.errors import CellError, printable
+from bench.core.example import Example
 from defenders.base import Suspicion
 
 
@@ -52,6 +55,76 @@ def scores_of(found: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
             "Mend its suspicion().",
         )
     return scores, found.flags()
+
+
+def examples_of(found: Any, remedy: str) -> list[Example]:
+    """Return what `correct` gave as examples.
+
+    Raises:
+        CellError: it is no row of examples, (text, label, flag) each; `remedy` says which are asked for.
+    """
+    try:
+        rows = list(found)
+    except TypeError:
+        raise CellError(f"The defense's correct() returned {shown(found)}, and no examples.", remedy) from None
+    for row in rows:
+        if not (isinstance(row, (tuple, list)) and len(row) > 1 and isinstance(row[0], str)):
+            raise CellError(
+                f"The defense's correct() returned {shown(row)} among its rows, and an example is (text, label, flag).",
+                remedy,
+            )
+    return [Example(*row[:3]) for row in rows]
+
+
+def victim_of(found: Any) -> Any:
+    """Return what `repair` gave.
+
+    Raises:
+        CellError: it is no victim.
+    """
+    from bench.victim.victim import Victim
+
+    if not isinstance(found, Victim):
+        raise CellError(
+            f"The defense's repair() returned {shown(found)}, and no victim.",
+            "Return the repaired victim: the one that it is given is a copy, and may be changed.",
+        )
+    return found
+
+
+def hooks_of(found: Any) -> tuple[Any, ...]:
+    """Return what `hooks` gave as a tuple.
+
+    Raises:
+        CellError: it is no row of objects with `on_gradients`.
+    """
+    hooks = tuple(found) if isinstance(found, Iterable) else None
+    if hooks is None or not all(callable(getattr(hook, "on_gradients", None)) for hook in hooks):
+        raise CellError(
+            f"The defense's hooks() returned {shown(found)}, and no objects with on_gradients(run, batch).",
+            "Return a list of them; () is none.",
+        )
+    return hooks
+
+
+def poison_of(found: Poisoned, attack: str, asked: str) -> Poisoned:
+    """Return what an attack wrote of `asked`, the rows that it was given.
+
+    Raises:
+        CellError: it wrote none where it was given some, or something that is no text.
+    """
+    for example in found.examples:
+        if not isinstance(example.text, str):
+            raise CellError(
+                f"Attack {attack!r} returned {shown(example.text)} in place of a text.",
+                "Return one text, such as ' '.join(words), from its trigger().",
+            )
+    if found.dropped and not any(example.poisoned for example in found.examples):
+        raise CellError(
+            f"Attack {attack!r} returned no text for any of {found.dropped} {asked}.",
+            "Return the poisoned text from its trigger(), or give it texts that it can poison.",
+        )
+    return found
 
 
 def shown(value: Any) -> str:

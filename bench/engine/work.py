@@ -18,6 +18,7 @@ from bench.core.options import build
 from bench.core.seeding import derived_seed, digest
 from bench.engine import plugins, published
 from bench.engine.artifacts import Numbered, read_examples, read_meta, write_examples
+from bench.engine.returned import poison_of
 from bench.engine.stages import VERSION, WEIGHTS
 from bench.engine.store import UNWRITABLE, BusyError, Store, unwritable, write_json
 
@@ -269,7 +270,8 @@ def _poison(job: Job) -> dict[str, Any]:
     if job.content["attack"]["options"].get("poison_file") == "published":
         return published.training(job)
     attack = _attacker(job, job.content["poison_ratio"], rule)
-    poisoned = attack.poison_training(train.examples, train.rows)
+    written = attack.poison_training(train.examples, train.rows)
+    poisoned = poison_of(written, attack.name, "training rows")
     told = None not in poisoned.rows  # a bridged attack cannot always tell which rows it poisoned
     rows = [-1 if i is None else train.rows[i] for i in poisoned.rows]
     write_examples(job.aside / "train.jsonl", poisoned.examples, rows)
@@ -289,7 +291,9 @@ def _trigger(job: Job) -> dict[str, Any]:
     if job.content["attack"]["options"].get("poison_file") == "published":
         return published.test(job)
     test = job.examples("load", "test")
-    poisoned = _attacker(job).poison_heldout("test", test.examples, test.rows)
+    attack = _attacker(job)
+    written = attack.poison_heldout("test", test.examples, test.rows)
+    poisoned = poison_of(written, attack.name, "test rows that are not of the target label")
     if not poisoned.examples:
         raise BenchError("The test split holds no row that is not of the target label.", "Name another target label.")
     # -1 where the published files do not tell which test row a paraphrase belongs to.

@@ -7,6 +7,7 @@ from typing import Any
 from bench.core.example import blinded
 from bench.engine import plugins
 from bench.engine.ranks import train_by_ranks
+from bench.engine.returned import hooks_of
 from bench.engine.sharding import shards_of
 from bench.engine.victims import bound, clean_rows, fresh, versions
 from bench.engine.work import Job
@@ -23,7 +24,7 @@ def training(job: Job) -> tuple[Task, dict[str, Any]]:
     if "defense" in job.content:
         defense, counts = bound(job)
         defense.wrap(victim)
-        hooks = tuple(defense.hooks(defense.knowledge))
+        hooks = hooks_of(defense.hooks(defense.knowledge))
     stand_in = add_stand_in(victim, job.content["recipe"], job.seed("defense"))
     selection = clean_rows(job).selection
     task = Task(victim, blinded(data), selection, job.seed("train"), hooks, _observers(job))

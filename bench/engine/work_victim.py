@@ -9,6 +9,7 @@ from bench.core.errors import CellError
 from bench.core.example import Example, blinded
 from bench.core.seeding import python_rng
 from bench.engine.artifacts import write_examples
+from bench.engine.returned import examples_of, victim_of
 from bench.engine.tested import check_untouched, shuffled, texts_of, unlabelled
 from bench.engine.victims import bound, restored
 from bench.engine.work import Job
@@ -19,7 +20,7 @@ from bench.engine.work_training import train_stage
 def _repair(job: Job) -> dict[str, Any]:
     """Let the defense repair a copy of the trained victim."""
     defense, counts = bound(job)
-    repaired = defense.repair(restored(job), defense.knowledge)
+    repaired = victim_of(defense.repair(restored(job), defense.knowledge))
     repaired.save(job.aside)
     # What the repair decided on its own: the reserve ratio that it chose, the words that it reset.
     return {"knowledge": counts, "decided": getattr(repaired, "repairs", [])}
@@ -38,7 +39,8 @@ def _cleanse(job: Job) -> dict[str, Any]:
     def act() -> Any:
         return defense.correct(model=victim, clean_data=None, poison_data=shown)
 
-    kept = sorted(order[i] for i in _kept(list(_untouched(job, victim, act)), shown))
+    returned = examples_of(_untouched(job, victim, act), "Return the rows to keep, as they were given.")
+    kept = sorted(order[i] for i in _kept(returned, shown))
     labels = {example.label for example in data.examples}
     left = {data.examples[i].label for i in kept}
     if left != labels:
@@ -63,13 +65,13 @@ def shown_order(rows: Sequence[int], source: Sequence[int], seed: int) -> list[i
     return sorted(range(len(rows)), key=lambda i: place[rows[i]])
 
 
-def _kept(returned: list[tuple], given: tuple[Example, ...]) -> list[int]:
+def _kept(returned: list[Example], given: tuple[Example, ...]) -> list[int]:
     """Return the positions of the returned examples, a subsequence of the given ones by text and label."""
     places: dict[tuple[str, int], list[int]] = {}
     for position in range(len(given) - 1, -1, -1):
         places.setdefault((given[position].text, given[position].label), []).append(position)
     kept = []
-    for text, label, *_ in returned:
+    for text, label, _ in returned:
         left = places.get((text, label))
         if not left:
             raise CellError(
@@ -79,12 +81,12 @@ def _kept(returned: list[tuple], given: tuple[Example, ...]) -> list[int]:
     return sorted(kept)
 
 
-def _same_length(texts: list[Any], count: int) -> list[Example]:
+def _same_length(returned: Any, count: int) -> list[Example]:
+    remedy = "Return one for each example, in order."
+    texts = examples_of(returned, remedy)
     if len(texts) != count:
-        raise CellError(
-            f"The defense answered {len(texts)} examples for {count}.", "Return one for each example, in order."
-        )
-    return [Example(*row) for row in texts]
+        raise CellError(f"The defense answered {len(texts)} examples for {count}.", remedy)
+    return texts
 
 
 def _untouched(job: Job, victim: Any, act: Callable[[], Any]) -> Any:
@@ -114,7 +116,7 @@ def _filter(job: Job) -> dict[str, Any]:
     def act() -> Any:
         return defense.correct(model=victim, clean_data=known, poison_data=unlabelled(given[i] for i in order))
 
-    rewritten = _same_length(list(_untouched(job, victim, act)), len(given))
+    rewritten = _same_length(_untouched(job, victim, act), len(given))
     for new, place in zip(rewritten, order, strict=True):
         given[place] = given[place]._replace(text=new.text)
     for name, kind in zip(names, kinds, strict=True):

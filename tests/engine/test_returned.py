@@ -11,6 +11,7 @@ from bench.core.errors import CellError
 from bench.engine.plan import Plan
 from bench.engine.returned import flags_of, scores_of
 from defenders.base import Suspicion
+from tests.engine import mistaken
 from tests.engine.conftest import Tiny
 
 HERE = "tests.engine.mistaken"
@@ -86,12 +87,37 @@ def failures(tiny: Tiny, axis: str, plan: Plan) -> dict[str, str]:
 
 def test_a_defense_that_hands_back_the_wrong_thing_fails_with_a_sentence(tiny: Tiny) -> None:
     mistakes = {
-        "Shares": (
-            "shares",
-            "did not answer 0 or 1 for each example: one of its flags is 0.7. Return one flag for each",
-        ),
+        "Shares": "did not answer 0 or 1 for each example: one of its flags is 0.7. Return",
+        "Silent": "did not answer 0 or 1 for each example: its detect() returned None. Return",
+        "Pair": "suspicion is (array([0.",
+        "Texts": "correct() returned 'abc' among its rows, and an example is (text, label, flag). Return one for each",
+        "Numbers": "among its rows, and an example is (text, label, flag). Return the rows to keep",
+        "Nothing": "correct() returned None, and no examples. Return the rows to keep",
+        "InPlace": "repair() returned None, and no victim. Return the repaired victim",
+        "Hookless": "hooks() returned None, and no objects with on_gradients(run, batch). Return a list",
+        "Bare": "and no objects with on_gradients(run, batch). Return a list",
     }
     found = failures(tiny, "defense", tiny.plan(defenders=[f"{HERE}:{name}" for name in mistakes]))
-    assert list(found) == [name for name, _ in mistakes.values()]
-    for name, reason in mistakes.values():
-        assert reason in found[name]
+    reasons = {name: found.pop(getattr(mistaken, name).name) for name in mistakes}
+    assert not found
+    for name, reason in mistakes.items():
+        assert reasons[name].startswith("The defense") and reason in reasons[name]
+
+
+def test_an_attack_that_hands_back_no_text_fails_with_a_sentence(tiny: Tiny) -> None:
+    mistakes = [f"{HERE}:{name}" for name in ("Forgetful", "Words", "TestOnly")]
+    found = failures(tiny, "attack", tiny.plan(attacks=mistakes, defenders=["vanilla"], poison_ratios=[0.125]))
+    assert found["forgetful"].startswith("Attack 'forgetful' returned no text for any of ")
+    assert found["words"].startswith("Attack 'words' returned ['cf', ") and "in place of a text" in found["words"]
+    assert found["test-only"].startswith("Attack 'test-only' returned no text for any of 6 training rows. Return")
+
+
+def test_what_an_attack_that_forgets_to_return_is_told_of_the_test_split(tiny: Tiny) -> None:
+    plan = tiny.plan(attacks=[f"{HERE}:Forgetful"], defenders=["vanilla"], poison_ratios=[0.0])
+    (reason,) = failures(tiny, "attack", plan).values()
+    assert "test rows that are not of the target label. Return the poisoned text" in reason
+
+
+def test_a_ratio_that_asks_for_no_row_is_no_mistake(tiny: Tiny) -> None:
+    plan = tiny.plan(attacks=[f"{HERE}:TestOnly"], defenders=["vanilla"], poison_ratios=[0.01])
+    assert failures(tiny, "attack", plan) == {}
