@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import inspect
 import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Field, InstanceOf, TypeAdapter, ValidationError
+from pydantic import Field, InstanceOf, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from bench.core.errors import RequestError, unknown
 
@@ -35,15 +36,29 @@ def added(default: Any) -> Any:
 
 @functools.cache
 def _adapters(cls: type) -> dict[str, TypeAdapter]:
-    hints = typing.get_type_hints(cls, include_extras=True)
-    return {field.name: _adapter(hints[field.name]) for field in dataclasses.fields(cls)}
+    try:
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except NameError as error:
+        raise RequestError(
+            f"An annotation of {cls.__name__} cannot be read: {error}.", "Import the type where the class is written."
+        ) from None
+    return {
+        field.name: _adapter(hints[field.name], f"{cls.__name__}.{field.name}") for field in dataclasses.fields(cls)
+    }
 
 
-def _adapter(hint: Any) -> TypeAdapter:
+def _adapter(hint: Any, option: str) -> TypeAdapter:
     # A field may hold another of our own frozen classes: pydantic then only checks that it is one.
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return TypeAdapter(InstanceOf[hint])
-    return TypeAdapter(hint)
+    try:
+        return TypeAdapter(hint)
+    except PydanticSchemaGenerationError:
+        raise RequestError(
+            f"{option} is declared as {inspect.formatannotation(hint)}, and no option can be of that type.",
+            "Declare it as bool, int, float, str, Literal[...], tuple[...] or Mapping[...] of these, or by a type of"
+            " bench.core.options (Count, Fraction ...); an array is made in a method, from such options.",
+        ) from None
 
 
 @functools.cache
@@ -65,7 +80,7 @@ class Options:
     """Base of every spec: validates its fields on construction.
 
     Raises:
-        RequestError: a field has the wrong type or lies outside its range.
+        RequestError: a field has the wrong type or lies outside its range, or is declared as what no option can be.
     """
 
     def __post_init__(self) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,6 +56,10 @@ class Knobs(Options):
     words: tuple[Text, ...] = ()
     places: Mapping[str, str] = field(default_factory=dict)
     inner: Inner = Inner()
+
+
+class Stranger:
+    """A class that nothing can validate."""
 
 
 WRONG = [
@@ -212,6 +218,28 @@ def test_build_says_what_is_missing() -> None:
         build(Needy, {"third": 1}, "thing", "box")
     assert build(Needy, {"first": 1, "second": "b"}, "thing", "box") == Needy(1, "b", 3)
     assert option_names(Needy) == ("first", "second", "third")
+
+
+@pytest.mark.parametrize(
+    ("declared", "shown"),
+    [
+        (np.ndarray, "numpy.ndarray"),
+        (tuple[np.ndarray, ...], "tuple[numpy.ndarray, ...]"),
+        (Stranger | None, "Stranger"),
+    ],
+)
+def test_a_type_that_no_option_can_have_is_named_with_those_it_can(declared: Any, shown: str) -> None:
+    cls = dataclasses.make_dataclass("Odd", [("table", declared, None)], bases=(Options,), frozen=True)
+    with pytest.raises(RequestError) as caught:
+        cls()
+    assert caught.value.problem.startswith("Odd.table is declared as ") and shown in caught.value.problem
+    assert "bool, int, float, str" in caught.value.remedy
+
+
+def test_a_type_that_is_not_imported_is_named() -> None:
+    cls = dataclasses.make_dataclass("Odd", [("table", "NoSuchType", None)], bases=(Options,), frozen=True)
+    with pytest.raises(RequestError, match="annotation of Odd cannot be read: name 'NoSuchType' is not defined"):
+        cls()
 
 
 def test_options_cannot_be_changed_afterwards() -> None:
