@@ -6,6 +6,7 @@ import contextlib
 import gc
 import json
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -153,10 +154,19 @@ def _records(out: Path) -> Path:
 
 
 def _write(folder: Path, pages: Mapping[str, str]) -> Sequence[Path]:
+    """Write pages into a folder: a disk that fills up, or an end in between, leaves no file of before cut short."""
+    drafts = {folder / name: (folder / name).with_name(f".{Path(name).name}.{uuid.uuid4().hex}") for name in pages}
     try:
-        for name, text in pages.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8", newline="\n")
+        for draft, text in zip(drafts.values(), pages.values(), strict=True):
+            draft.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(text, encoding="utf-8", newline="\n")
+        for path, draft in drafts.items():
+            draft.replace(path)
     except OSError as error:
-        raise RequestError(f"{folder} cannot be written: {error.strerror}.", "Name a folder that can be.") from None
-    return [folder / name for name in pages]
+        remedy = "Free disk space, or name a folder that can be."
+        raise RequestError(f"{folder} cannot be written: {error.strerror}.", remedy) from None
+    finally:
+        for draft in drafts.values():
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+    return list(drafts)

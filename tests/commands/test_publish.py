@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +119,19 @@ def test_a_published_result_is_replaced_aloud_and_by_no_failure(tmp_path: Path) 
     assert said[2].endswith("0 of them new; 4 are published")
     held = [json.loads(line) for line in (tmp_path / "board" / "records.jsonl").read_text("utf-8").splitlines()]
     assert {one["cell"]["seed"]: one["metrics"]["asr"]["hits"] for one in held} == {0: 600, 1: 400, 2: 600, 3: 300}
+
+
+def test_a_disk_that_fills_up_takes_nothing_of_what_is_published(run: Path, tmp_path: Path) -> None:
+    before = publish(run, tmp_path)
+    (tmp_path / "second" / "records").mkdir(parents=True)
+    added = record(seed=9)
+    (tmp_path / "second" / "records" / f"{added['key']}.json").write_text(json.dumps(added), encoding="utf-8")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before["records.jsonl"]) // 2, limits[1]))
+    try:
+        with pytest.raises(RequestError, match="cannot be written"):
+            publish(tmp_path / "second", tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    (tmp_path / "second" / "records" / f"{added['key']}.json").unlink()
+    assert content(tmp_path) == before
