@@ -18,7 +18,7 @@ from bench.core.errors import RequestError
 from bench.report.compare import title
 from bench.report.exports import exports
 from bench.report.ledger import Ledger
-from bench.report.records import Record, load_records
+from bench.report.records import Record, distinct, load_records
 from bench.report.references import axis_value, what_there_is
 from bench.report.render import render
 from bench.report.site.build import site
@@ -89,8 +89,9 @@ def _no_search_for_garbage() -> Iterator[None]:
 def _leaderboard(out: Path, to: Path) -> tuple[dict[str, str], str]:
     """Return file name -> text of a leaderboard of the records published and those of a run, and how many there are."""
     published = to / RECORDS
-    merged = {record["key"]: record for record in load_records(published)} if published.is_file() else {}
-    found = load_records(_records(out))
+    # A merge of two branches may leave two lines of one cell; in a folder each has its own file.
+    merged = {record["key"]: record for record in distinct(load_records(published))[0]} if published.is_file() else {}
+    found = distinct(load_records(_records(out)))[0]
     whole = [record for record in found if record["cell"]["limit"] is None]
     new = len({record["key"] for record in whole} - set(merged))
     added, told = _added(merged, whole)

@@ -135,3 +135,17 @@ def test_a_disk_that_fills_up_takes_nothing_of_what_is_published(run: Path, tmp_
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     (tmp_path / "second" / "records" / f"{added['key']}.json").unlink()
     assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("failed_last", [True, False])
+def test_of_two_lines_of_one_cell_the_result_stays(tmp_path: Path, failed_last: bool) -> None:
+    good, failed = record(), record(error=("Error", "no such package", "Install it."))
+    lines = [json.dumps(one) + "\n" for one in ((good, failed) if failed_last else (failed, good))]
+    for name in ("board", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "records.jsonl").write_text("".join(lines), encoding="utf-8")
+    publish(tmp_path / "board", tmp_path / "board")
+    publish(tmp_path / "other", tmp_path / "anew")
+    for name in ("board", "anew"):
+        (held,) = (json.loads(line) for line in (tmp_path / name / "records.jsonl").read_text("utf-8").splitlines())
+        assert held["status"] == "ok"
