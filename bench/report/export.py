@@ -43,6 +43,7 @@ def flat(record: Record) -> dict[str, Any]:
         row[axis] = cell[axis]["name"]
         row[f"{axis}_options"] = json.dumps(cell[axis].get("options", {}), sort_keys=True, ensure_ascii=False)
     row |= {axis: cell[axis] for axis in AXES}
+    row |= {"analysis": None, "analysis_options": None} | _analysis(cell)
     for name in RATES:
         rate = metrics.get(name) or {}
         row |= {name: rate.get("value"), f"{name}_hits": rate.get("hits"), f"{name}_n": rate.get("n")}
@@ -64,6 +65,7 @@ def columns() -> dict[str, str]:
         kinds |= {axis: "string", f"{axis}_options": "string"}
     texts = {"label_rule", "recipe", "precision"}
     kinds |= {axis: "string" if axis in texts else "int64" if axis in INTEGERS else "float64" for axis in AXES}
+    kinds |= {"analysis": "string", "analysis_options": "string"}
     for name in RATES:
         kinds |= {name: "float64", f"{name}_hits": "int64", f"{name}_n": "int64"}
     kinds |= {"auroc": "float64", "flip_cacc": "float64", "flip_asr": "float64", "trained": "bool", "oracle": "bool"}
@@ -190,7 +192,13 @@ def _result(record: Record, name: str) -> dict[str, Any]:
 def _setting(cell: Mapping[str, Any]) -> dict[str, str]:
     parts = {axis: cell[axis]["name"] for axis in ("attack", "defense")}
     options = {f"{axis}_options": _text(cell[axis].get("options", {})) for axis in ("attack", "defense")}
-    return {**parts, **options, **{axis: _text(cell[axis]) for axis in AXES}}
+    return {**parts, **options, **{axis: _text(cell[axis]) for axis in AXES}, **_analysis(cell)}
+
+
+def _analysis(cell: Mapping[str, Any]) -> dict[str, str]:
+    """Return what watches the cell's training, which is another cell than the same one unwatched; {} for nothing."""
+    found = cell.get("analysis")
+    return {"analysis": found["name"], "analysis_options": _text(found.get("options", {}))} if found else {}
 
 
 def _place(record: Record) -> dict[str, str]:

@@ -59,6 +59,7 @@ class _Cell(_Form):
     recipe: str
     precision: str
     limit: Count | None
+    analysis: _Part | None = None
 
 
 class _Poison(_Form):

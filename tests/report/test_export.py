@@ -93,6 +93,20 @@ def test_a_row_holds_the_numbers_of_its_record() -> None:
     assert failed["cacc"] is None and failed["error"] == "no bank" and list(failed) == list(row)
 
 
+def test_a_watched_cell_is_told_from_the_same_one_unwatched() -> None:
+    watched = record()
+    watched["cell"]["analysis"] = {"name": "fourier", "options": {"rows": 400}}
+    rows = [flat(record()), flat(watched)]
+    assert [row["analysis"] for row in rows] == [None, "fourier"]
+    assert [row["analysis_options"] for row in rows] == [None, '{"rows": 400}']
+    assert to_pandas([record(), watched])["analysis"].notna().tolist() == [False, True]
+    (log,) = to_every_eval_ever([watched], 1_800_000_000).values()
+    setting = log["evaluation_results"][0]["generation_config"]["additional_details"]
+    assert (setting["analysis"], setting["analysis_options"]) == ("fourier", '{"rows": 400}')
+    (log,) = to_every_eval_ever([record()], 1_800_000_000).values()
+    assert "analysis" not in log["evaluation_results"][0]["generation_config"]["additional_details"]
+
+
 def test_pandas_and_datasets_say_the_same_and_keep_what_is_missing(tmp_path: Path) -> None:
     records = [*board_records(), record(error=FAILED)]
     frame, dataset = to_pandas(records), to_dataset(records)

@@ -96,6 +96,15 @@ def test_the_embedded_cells_are_the_records() -> None:
     assert failed[place["asr"]] is None
 
 
+def test_a_watched_cell_is_told_from_the_same_one_unwatched() -> None:
+    plain, watched = record(), record()
+    watched["cell"]["analysis"] = {"name": "fourier", "options": {"rows": 400}}
+    content = site_data([plain, watched])
+    place = {name: number for number, name in enumerate(content["columns"])}
+    assert [row[place["analysis"]] for row in content["rows"]] == [None, "fourier"]
+    assert [content["shared"][row[place["analysis_options"]]] for row in content["rows"]] == [{}, {"rows": 400}]
+
+
 def test_script_json_cannot_end_its_element_and_reads_back() -> None:
     value = {"a": HOSTILE + "\u2028\u2029&", "b": [1.5, None, True]}
     text = script_json(value)
@@ -175,6 +184,8 @@ def _cells() -> list[Any]:
         Grid(**usual, defenders=("vanilla",), label_rules=("mix", "dirty"), target_labels=(0,), set=options),
         Grid(**{**usual, "models": ("bert-large", "roberta-base")}, defenders=("musclelora", "onion(lm=local)")),
     ]
+    watched = {"datasets": ("demo", "sst2"), "defenders": ("vanilla", "musclelora"), "analysis": "fourier"}
+    grids += [Grid(**{**usual, **watched}), Grid(**{**usual, **watched}, set={"analysis.rows": 20})]
     return [cell for cell in expand(grids).cells.values()]
 
 

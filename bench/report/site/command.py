@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.core.errors import BenchError
-from bench.core.registry import ATTACKERS, DEFENDERS, Family, plugin_class
+from bench.core.registry import ANALYSES, ATTACKERS, DEFENDERS, Family, plugin_class
 from bench.report.records import Record, canonical
 
 _WORD = re.compile(r"[A-Za-z][\w./-]*")
@@ -31,11 +31,11 @@ def template(record: Record) -> str:
     """Return the command of a cell up to its poison ratio and its seed."""
     parts = {axis: canonical(record["cell"][axis]) for axis in ("dataset", "attack", "model", "defense")}
     scalars = {name: record["cell"][name] for name in ("label_rule", "target_label", "recipe", "precision", "limit")}
-    return _template(canonical(scalars), **parts)
+    return _template(canonical(scalars), canonical(record["cell"].get("analysis")), **parts)
 
 
 @functools.lru_cache(maxsize=4096)
-def _template(scalars: str, dataset: str, attack: str, model: str, defense: str) -> str:
+def _template(scalars: str, analysis: str, dataset: str, attack: str, model: str, defense: str) -> str:
     values = json.loads(scalars)
     victim, recipe = json.loads(model), values["recipe"]
     words = ["python -m bench run --grid full"]
@@ -48,6 +48,8 @@ def _template(scalars: str, dataset: str, attack: str, model: str, defense: str)
             words += [f"--{name.partition('_')[0]}-{option}", str(values[name])]
     words += ["--recipes", values["recipe"], "--precisions", values["precision"]]
     words += ["--limit", str(values["limit"])] if values["limit"] is not None else []
+    if (watching := json.loads(analysis)) is not None:
+        words += ["--analysis", shlex.quote(_named(_called(watching), _changed(watching, _plugin(ANALYSES, watching))))]
     return " ".join(words)
 
 

@@ -14,9 +14,13 @@ from bench.report.site.command import template
 # The row of a cell: what the table of cells shows, then places in `shared`, then what only the cell's own view shows.
 COLUMNS = (
     *("key", "dataset", "model", "attack", "defense", "ratio", "rule", "target", "seed", "recipe", "precision"),
+    "analysis",
     *("cacc", "asr", "floor", "seconds", "memory", "parameters", "status", "trained"),
 )
-SHARED = (*(f"{axis}_options" for axis in PLUGINS), "command", "knowledge", "poison", "environment", "data", "error")
+SHARED = (
+    *(f"{axis}_options" for axis in (*PLUGINS, "analysis")),
+    *("command", "knowledge", "poison", "environment", "data", "error"),
+)
 DETAIL = ("metrics", "flip", "cost", "limit", "oracle")
 _KINDS = {"dataset": "datasets", "model": "models", "attack": "attacks", "defense": "defenses"}
 _RATES = ("cacc", "asr", "asr_floor", "frr", "far", "auroc")
@@ -51,9 +55,11 @@ def site_data(records: Sequence[Record]) -> dict[str, Any]:
 
 def _row(record: Record, shared: _Shared) -> list[Any]:
     cell, cost, metrics = record["cell"], record.get("cost") or {}, record.get("metrics") or {}
+    analysis = cell.get("analysis") or {}
     shown = [
         *(cell[axis]["name"] for axis in ("dataset", "model", "attack", "defense")),
         *(cell[name] for name in ("poison_ratio", "label_rule", "target_label", "seed", "recipe", "precision")),
+        analysis.get("name"),
         *(_percent(metrics.get(name)) for name in ("cacc", "asr", "asr_floor")),
         *(_number(cost.get(name)) for name in ("train_seconds", "peak_memory_mb", "trainable_parameters")),
         record["status"],
@@ -61,6 +67,7 @@ def _row(record: Record, shared: _Shared) -> list[Any]:
     ]
     referred = [
         *(cell[axis].get("options") or {} for axis in PLUGINS),
+        analysis.get("options") or {},
         template(record),
         record.get("knowledge"),
         record.get("poison"),

@@ -44,7 +44,7 @@
   const TITLES = {
     key: "Cell", dataset: "Dataset", model: "Model", attack: "Attack", defense: "Defense", ratio: "Poison ratio", seed: "Seed",
     cacc: "CACC", asr: "ASR", floor: "ASR floor", status: "Status", recipe: "Recipe", precision: "Precision", rule: "Label rule",
-    target: "Target", seconds: "Train seconds", memory: "Peak MB", parameters: "Trainable",
+    target: "Target", analysis: "Analysis", seconds: "Train seconds", memory: "Peak MB", parameters: "Trainable",
   };
   const NUMBERS = new Set(["ratio", "target", "seed", "cacc", "asr", "floor", "seconds", "memory", "parameters"]);
   const DECIMALS = { cacc: 2, asr: 2, floor: 2, seconds: 1, memory: 0, parameters: 0 };
@@ -151,6 +151,7 @@
     body.append(box);
     const spec = ["dataset", "model", "attack", "defense"].map((name) => [TITLES[name], printed(name, get(name))]);
     spec.push(...["ratio", "rule", "target", "seed", "recipe", "precision"].map((name) => [TITLES[name], get(name)]));
+    if (get("analysis") !== null) spec.push([TITLES.analysis, get("analysis")]);
     if (get("limit") !== null) spec.push(["Row limit", get("limit")]);
     body.append(list("Cell", [["Key", key], ...spec, ["Status", get("status")],
       ["Learned", get("trained") === null ? "—" : get("trained") ? "yes" : "no: within 5 points of the majority class"],
@@ -162,7 +163,7 @@
     body.append(list("Cost", COSTS.map((name, place) => [name, get("cost")[place]])));
     for (const [title, name] of [["Clean samples", "knowledge"], ["Poison", "poison"], ["Measured with", "environment"], ["Data", "data"]])
       if (ref(name)) body.append(list(title, Object.entries(ref(name))));
-    for (const name of ["dataset", "attack", "model", "defense"]) {
+    for (const name of ["dataset", "attack", "model", "defense", "analysis"]) {
       const options = Object.entries(ref(`${name}_options`));
       if (options.length) body.append(list(`Options of the ${name}`, options));
     }
