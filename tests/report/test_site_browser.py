@@ -134,6 +134,25 @@ def test_a_number_of_a_board_leads_to_its_cell_and_a_mean_to_its_seeds(page: Any
     assert visible(page) == ["cell"]
 
 
+def test_the_reader_s_own_choice_ends_the_filter_that_a_link_from_a_mean_set(page: Any) -> None:
+    def after_a_mean() -> None:
+        page.goto(page.url.split("#")[0] + "#board")
+        page.locator("#board table.board").first.get_by_role("link", name="90.46 ± 0.55").click()
+        wait(page, "document.getElementById('cells-table_info')?.textContent.includes('of 3 ')")
+
+    after_a_mean()
+    choose(page, "defense", "strip")  # beside the model, attack and ratio of the mean, which the menus show
+    assert told(page).startswith("Rows 1 to 3 of 3 ")
+    after_a_mean()
+    page.get_by_role("link", name="Cells", exact=True).click()
+    wait(page, "document.getElementById('cells-table_info').textContent.includes('of 4 ')")  # what the menus show
+    after_a_mean()
+    page.locator("#cells-table tbody a").first.click()
+    page.go_back()
+    wait(page, "!document.getElementById('cells').hidden")
+    assert " of 3 " in told(page), "the way back leads to the link's own cells"
+
+
 def test_a_narrow_window_scrolls_tables_and_not_the_page(page: Any) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
     for name in visible(page) + ["table1", "table6", "scatter", "cells"]:

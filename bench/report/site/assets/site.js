@@ -86,7 +86,7 @@
       values.forEach((value) => menu.add(new Option(printed(name, value), String(value))));
       label.append(TITLES[name], " ", menu);
       byId("filters").append(label);
-      menu.addEventListener("change", filter);
+      menu.addEventListener("change", () => { cells.keys = null; filter(); }); // no menu shows the keys: they would narrow unseen
     }
     const clear = document.createElement("button");
     clear.type = "reset";
@@ -186,6 +186,7 @@
       cell(key);
     }
     if (section.id === "cells" && hash.includes("?")) presetFilters(new URLSearchParams(hash.slice(hash.indexOf("?") + 1)));
+    else if (section.id === "cells") { cells.keys = null; cells.filter(); }
     document.querySelectorAll("nav a").forEach((link) => {
       if (link.hash === `#${section.id}`) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
     });
