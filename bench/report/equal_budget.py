@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bench.report.board import block, groups
+from bench.report.board import block, failures, groups
 from bench.report.footer import budget, notes
 from bench.report.ledger import Ledger
 from bench.report.records import names
-from bench.report.selection import select
+from bench.report.selection import select, setting
 
 TITLE = "Equal budget"
 LEGEND = (
@@ -29,12 +29,16 @@ def equal_budget(ledger: Ledger) -> str:
     if not ledger.fixed:
         parts.append(EMPTY)
     for number, mine in ledger.fixed.items():
-        places = {names(record)[:2] for record in mine}
-        selection = select([*mine, *(record for record in without if names(record)[:2] in places)])
+        own = select(mine)
+        places = {(one, *group) for one in own.settings for group in groups(own, one)}
+        beside = [record for record in without if (setting(record), *names(record)[:2]) in places]
+        selection = select([*mine, *beside])
         for one in selection.settings:
             shown = selection.cells(one)
-            for dataset, model in groups(select(mine), one):
+            for dataset, model in groups(own, one):
                 heading, *rest = block(selection, one, shown, dataset, model)
                 parts += [f"{heading}: {number} clean samples", *rest]
+        reasons = failures(selection.failed)
+        parts += [f"{reasons[0]}: {number} clean samples", *reasons[1:]] if reasons else []
         parts += ["### Notes", notes(selection.taken(), (), [reason for _, reason in selection.left_out])]
     return "\n\n".join(parts) + "\n"

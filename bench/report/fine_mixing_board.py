@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from bench.report.aggregate import Cell, Key, cells, comparable_asr, marks
 from bench.report.footer import budget, notes
 from bench.report.markdown import DASH, escape, marked, table
 from bench.report.paper import order, printed_name
 from bench.report.records import Record, names
-from bench.report.selection import Selection, Setting
+from bench.report.selection import Selection, Setting, setting
 from bench.report.values import dagger, value
 
 TITLE = "Fine-mixing and its baselines"
@@ -39,6 +39,7 @@ def fine_mixing_board(selection: Selection) -> str:
     """Return the page: per data set and model one row per method, one pair of columns per attack."""
     parts = [f"# {TITLE}", LEGEND]
     mine: list[Record] = []
+    blocks: set[tuple[Setting, str, str]] = set()
     for one in selection.settings:
         records = [record for record in selection.attacked.get(one, ()) if names(record)[3] in METHODS]
         shown = cells(records)
@@ -47,11 +48,19 @@ def fine_mixing_board(selection: Selection) -> str:
             for model in order("models", {group[1] for group in found if group[0] == dataset}):
                 here = [record for record in records if names(record)[:2] == (dataset, model)]
                 mine += here
+                blocks.add((one, dataset, model))
                 parts += _block(one, here, shown, dataset, model)
     if len(parts) == 2:
         parts.append("No cell of this board was run yet: `python -m bench run --grid cpu` runs them all.")
     failed = [record for record in selection.gaps if names(record)[3] in METHODS[1:]]
-    return "\n\n".join([*parts, "## Notes", notes(mine, failed, ())]) + "\n"
+    left_out = [reason for record, reason in selection.left_out if _belongs(record, blocks)]
+    return "\n\n".join([*parts, "## Notes", notes(mine, failed, left_out)]) + "\n"
+
+
+def _belongs(record: Record, blocks: Set[tuple[Setting, str, str]]) -> bool:
+    """Tell whether a record is of a repair, or of the Vanilla that a block compares repairs with."""
+    dataset, model, _, defense = names(record)
+    return defense in METHODS[1:] or (defense == METHODS[0] and (setting(record), dataset, model) in blocks)
 
 
 def _block(one: Setting, records: Sequence[Record], shown: Mapping[Key, Cell], dataset: str, model: str) -> list[str]:

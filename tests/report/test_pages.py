@@ -223,6 +223,35 @@ def test_equal_budget_holds_its_own_records_and_those_without_clean_rows() -> No
     assert row(pages["README.md"], BOARD, Defense="MuScleLoRA")["ASR Badnets"] == "10.96"
 
 
+def test_equal_budget_tells_why_a_cell_of_it_failed_and_notes_nothing_of_blocks_that_it_has_not() -> None:
+    fixed = {"defense": {"clean_budget": 96}}
+    why = ("CellError", "Too few clean rows.", "Take more.")
+    records = [
+        record(defense="lora"),
+        record(defense="lora", recipe="paper", seed=7),
+        record(defense="lora", dataset="hsol", seed=8),
+        record(defense="lora", dataset="hsol", seed=9, error=("Other", "not of this page", "")),
+        record(defense="musclelora", options=fixed),
+        record(defense="musclelora", dataset="hsol", ratio=0.2, options=fixed),
+        record(defense="ga", options=fixed, error=why),
+    ]
+    page = render(records)["equal-budget.md"]
+    (failed,) = rows(page, "Failed cells: 96 clean samples")
+    assert (failed["Reason"], failed["Where"]) == ("CellError: Too few clean rows.", "SST-2 / BERT-Base / Badnets / ga")
+    assert "Recipe released, precision fp32: seed 0." in page and "Recipe paper" not in page
+    assert "HSOL" not in page and "1 with a poison ratio other than 0.1" in page
+    assert "Failed cells" not in render(records[:-1])["equal-budget.md"]
+
+
+def test_the_fine_mixing_board_counts_what_it_leaves_out() -> None:
+    fewer = {"defense": {"steps": 1}}
+    records = [record(defense=name, seed=seed) for name in ("vanilla", "fine-mixing") for seed in (0, 1)]
+    records += [record(defense="fine-mixing", options=fewer), record(defense="vanilla", limit=64)]
+    records += [record(defense="lora", limit=64), record(defense="vanilla", dataset="hsol", limit=64)]
+    page = render(records)["fine-mixing.md"]
+    assert "Records left out: 1 with a row limit, smoke tests (`limit`); 1 with options other" in page
+
+
 def test_detection_rates_stand_under_the_board() -> None:
     rates = ((18, 1821), (456, 912), 0.746)
     pages = render([record(defense="strip", detection=rates), record(defense="lora")])
