@@ -27,6 +27,7 @@ def detection(records: Sequence[Record], attacks: Sequence[str], defenses: Seque
         defenses: the rows, in order.
     """
     found: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    told = {names(record)[3] for record in records if record.get("oracle")}
     for record in records:
         if metric(record, "frr") is not None or metric(record, "far") is not None:
             _, _, attack, defense = names(record)
@@ -38,7 +39,7 @@ def detection(records: Sequence[Record], attacks: Sequence[str], defenses: Seque
     headers += [f"{escape(printed_name('attacks', attack))} {one.upper()}" for attack in attacks for one in METRICS]
     rows = []
     for name in acting:
-        row = [escape(printed_name("defenses", name))]
+        row = [escape(printed_name("defenses", name)) + (" (oracle)" if name in told else "")]
         for attack in attacks:
             for one in METRICS:
                 result = stat([_rate(record, one) for record in _by_seed(found.get((name, attack), []))])

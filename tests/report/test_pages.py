@@ -258,6 +258,8 @@ def test_detection_rates_stand_under_the_board() -> None:
     (found,) = rows(pages["README.md"], "Detection")
     assert found == {"Detector": "STRIP", "Badnets FRR": "0.99", "Badnets FAR": "50.00", "Badnets AUROC": "0.75"}
     assert "Detection" not in render([record(defense="lora")])["README.md"]
+    told = render([record(defense="strip", detection=rates, oracle=True)])["README.md"]
+    assert [one["Detector"] for one in rows(told, "Detection")] == ["STRIP (oracle)"]
 
 
 HOSTILE = "a|b<script>alert(1)</script>\n# head\n**x** `y` [z](http://e) $m$ \u202e\x00 & <u>"

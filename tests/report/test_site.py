@@ -20,11 +20,12 @@ from bench.cli import _narrow, app
 from bench.engine.expand import expand
 from bench.engine.grid import Grid, load_grid, narrowed
 from bench.report.render import render
+from bench.report.selection import select
 from bench.report.site.build import site
 from bench.report.site.command import reproduce
 from bench.report.site.curves import curves
 from bench.report.site.data import script_json, site_data
-from bench.report.site.scatter import Point, front
+from bench.report.site.scatter import Point, front, scatters
 from bench.report.site.svg import Axes, spread, ticks
 from tests.report.fixtures import board_records, record
 
@@ -48,6 +49,18 @@ def test_the_front_holds_what_nothing_beats() -> None:
     points += [Point("e", 50, 0, False), Point("f", 80, 10, True), Point("g", 90, 60, True)]
     assert [point.defense for point in front(points)] == ["f", "b", "d", "a"]
     assert front([Point("e", 50, 0, False)]) == []
+
+
+def test_an_oracle_stands_in_the_plot_by_its_name_and_not_on_the_front() -> None:
+    rates = ((18, 1821), (0, 912), 1.0)
+    told = record(defense="strip", cacc=(1700, 1821), asr=(0, 912), oracle=True, detection=rates)
+    records = [record(defense="lora", asr=(456, 912)), record(defense="bki", cacc=(1500, 1821), asr=(400, 912)), told]
+    ((_, figure),) = scatters(select(records))
+    assert "STRIP (oracle): CACC 93.36, ASR 0.00" in figure and figure.count("class=best") == 2
+    assert "Pareto front: BKI (CACC 82.37, ASR 43.86), LoRA (CACC 87.86, ASR 50.00)." in figure
+    assert "An oracle was given the true poison flags: not on the front." in figure
+    assert "oracle" not in scatters(select(records[:2]))[0][1]
+    assert f'href="#cell={told["key"]}">0.00</a>' in built(records), "the rows of an oracle still lead to its cells"
 
 
 def test_axes_put_the_ends_of_a_range_at_the_ends_of_the_plot() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from bench.report.aggregate import Cell, Key, group_mean
@@ -19,32 +19,36 @@ WIDTH, HEIGHT, LABEL = 860, 460, 15
 
 @dataclass(frozen=True)
 class Point:
-    """One defense: its identifier, CACC and ASR in percent, whether all its models learned, and where it leads."""
+    """One defense: its identifier, CACC and ASR in percent, whether all its models learned, and where it leads.
+
+    `oracle`: it was given the true poison flags.
+    """
 
     defense: str
     cacc: float
     asr: float
     trained: bool
     target: str = ""
+    oracle: bool = False
 
     @property
     def name(self) -> str:
-        """Return the printed name."""
-        return printed_name("defenses", self.defense)
+        """Return the printed name, which says of an oracle that it is one."""
+        return printed_name("defenses", self.defense) + (" (oracle)" if self.oracle else "")
 
 
 def front(points: Sequence[Point]) -> list[Point]:
     """Return the trained points that no other trained one beats in one measure without losing in the other.
 
-    In order of CACC, the lowest first. Equal points stand on the front together.
+    In order of CACC, the lowest first. Equal points stand on the front together. An oracle competes with none.
     """
-    trained = [point for point in points if point.trained]
+    competing = [point for point in points if point.trained and not point.oracle]
     kept = [
         one
-        for one in trained
+        for one in competing
         if not any(
             other.cacc >= one.cacc and other.asr <= one.asr and (other.cacc, other.asr) != (one.cacc, one.asr)
-            for other in trained
+            for other in competing
         )
     ]
     return sorted(kept, key=lambda point: (point.cacc, point.asr, point.defense))
@@ -58,9 +62,10 @@ def scatters(selection: Selection) -> list[tuple[str, str]]:
             records = [record for record in selection.attacked.get(one, ()) if names(record)[:2] == (dataset, model)]
             attacks = order("attacks", {names(record)[2] for record in records})
             where = f"{printed_name('datasets', dataset)}, {printed_name('models', model)} ({', '.join(one)})"
+            told = {names(record)[3] for record in records if record.get("oracle")}
             meant = _meant(selection.cells(one), dataset, model, attacks)
             for chosen in ([meant] if len(meant) > 1 else []) + [[attack] for attack in attacks]:
-                points = _points(selection, one, dataset, model, chosen)
+                points = _points(selection.cells(one), one, (dataset, model), chosen, told)
                 if points:
                     named = ", ".join(printed_name("attacks", attack) for attack in chosen)
                     all_of_them = "attacks" if len(chosen) == len(attacks) else named
@@ -76,8 +81,10 @@ def _meant(shown: Mapping[Key, Cell], dataset: str, model: str, attacks: Sequenc
     return [attacks[place] for place in averaged(grid)]
 
 
-def _points(selection: Selection, one: Setting, dataset: str, model: str, attacks: Sequence[str]) -> list[Point]:
-    points, shown = [], selection.cells(one)
+def _points(
+    shown: Mapping[Key, Cell], one: Setting, place: tuple[str, str], attacks: Sequence[str], told: Set[str]
+) -> list[Point]:
+    (dataset, model), points = place, []
     for defense in order("defenses", {key[3] for key in shown if key[:2] == (dataset, model)}):
         found = [shown.get((dataset, model, attack, defense)) for attack in attacks]
         cacc = group_mean([cell.cacc.mean if cell and cell.cacc else None for cell in found])
@@ -86,7 +93,8 @@ def _points(selection: Selection, one: Setting, dataset: str, model: str, attack
             trained = all(cell is not None and cell.trained for cell in found)
             keys = [key for cell in found if cell is not None for key in cell.keys]
             target = table_of(one, dataset, model, attacks[0] if len(attacks) == 1 else "", defense, keys)
-            points.append(Point(defense, round(100 * cacc, 2), round(100 * asr, 2), trained, target))
+            rates = round(100 * cacc, 2), round(100 * asr, 2)
+            points.append(Point(defense, *rates, trained, target, defense in told))
     return points
 
 
@@ -102,6 +110,8 @@ def plot(points: Sequence[Point], title: str) -> str:
     words = ", ".join(f"{point.name} (CACC {point.cacc:.2f}, ASR {point.asr:.2f})" for point in best)
     untrained = ", ".join(point.name for point in points if not point.trained)
     note = f" Hollow: did not learn, so not on the front: {untrained}." if untrained else ""
+    if any(point.oracle for point in points):
+        note += " An oracle was given the true poison flags: not on the front."
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role=group aria-label="{escape(title)}">{"".join(parts)}</svg>'
     return (
         f"<figure>{drawing(svg, title)}"
