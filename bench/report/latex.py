@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bench.report.reading import Grid, Heading, Line, Part, Text, plain
 
@@ -55,7 +55,7 @@ def latex(parts: Sequence[Part]) -> str:
     for is_item, group in itertools.groupby(parts, key=lambda part: isinstance(part, Text) and part.item):
         members = list(group)
         if is_item:
-            items = "\n".join(f"  \\item {_line(part.line)}" for part in members if isinstance(part, Text))
+            items = "\n".join(f"  \\item {_opening(_line(part.line))}" for part in members if isinstance(part, Text))
             lines.append(f"{{\\footnotesize\\begin{{itemize}}\n{items}\n\\end{{itemize}}}}\n")
             continue
         for part in members:
@@ -90,6 +90,15 @@ def _line(line: Line) -> str:
     return "".join(shown)
 
 
+def _opening(text: str) -> str:
+    """Return text that may follow a rule, an item or the end of a row: these take a `[` or `*` for their own."""
+    return f"{{{text[0]}}}{text[1:]}" if text.startswith(("[", "*")) else text
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"{_opening(' & '.join(cells))} \\\\"
+
+
 def _table(grid: Grid, caption: str) -> str:
     width = len(grid.headers)
     star = "*" if width >= WIDE else ""
@@ -111,7 +120,7 @@ def _table(grid: Grid, caption: str) -> str:
                 if row[: place + 1] != before[: place + 1]:
                     break
                 shown[place] = ""
-        lines.append(f"{' & '.join(shown)} \\\\")
+        lines.append(_row(shown))
         before = row
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}}", f"\\end{{table{star}}}", ""])
 
@@ -122,7 +131,7 @@ def _headers(grid: Grid) -> list[str]:
     split = [_split(text) if place >= grid.labels else ("", text) for place, text in enumerate(texts)]
     runs = [(name, len(list(members))) for name, members in itertools.groupby(split, key=lambda pair: pair[0])]
     if not any(name and count > 1 for name, count in runs):
-        return [f"{' & '.join(escape(text) for text in texts)} \\\\"]
+        return [_row(escape(text) for text in texts)]
     top, rules, bottom, column = [], [], [], 1
     for name, count in runs:
         if name and count > 1:
@@ -133,7 +142,7 @@ def _headers(grid: Grid) -> list[str]:
             top += [""] * count
             bottom += [escape(text) for text in texts[column - 1 : column - 1 + count]]
         column += count
-    return [f"{' & '.join(top)} \\\\", " ".join(rules), f"{' & '.join(bottom)} \\\\"]
+    return [_row(top), " ".join(rules), _row(bottom)]
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -109,6 +109,14 @@ def test_latex_prints_hostile_names_and_runs_none() -> None:
     assert r"\textbackslash{}input\{/etc/passwd\}" in text and "\\input{" not in text
 
 
+def test_no_row_of_latex_begins_with_what_the_line_end_above_it_would_take() -> None:
+    records = [record(defense=name, model=name, attack=name) for name in ("\u6f22", "[1pt]", "*star")]
+    for name, text in _exports(records).items():
+        if name.endswith(".tex"):
+            lines = [line.lstrip().removeprefix("\\item ") for line in text.splitlines()]
+            assert not [line for line in lines if line.startswith(("[", "*"))], name
+
+
 @pytest.mark.parametrize("name", ("table1", "table3", "table8", "board", "fine-mixing"))
 def test_latex_is_balanced_and_every_row_is_whole(name: str) -> None:
     text = _exports(board_records())[f"data/{name}.tex"]
