@@ -39,6 +39,9 @@ def write_new(kind: str, name: str, console: Console) -> int:
         if path.exists():
             raise RequestError(f"{path.relative_to(folder)} is already there.", "Choose another name, or move it.")
     plugin, class_name = module.replace("_", "-"), _class_name(module)
+    if class_name in _imported(kind) | _imported(f"{kind}_test"):
+        problem = f"The class of {name!r} would be {class_name}, a name that its file or its test imports."
+        raise RequestError(problem, f"Choose another name, like rare-{plugin}.")
     place = f"{family.package}.{module}" if inside else module
     target = plugin if inside else f"{module}:{class_name}"
     gap = "" if inside else "\n"  # between imports of the suite and of the user's own
@@ -89,9 +92,18 @@ def _is_checkout(folder: Path) -> bool:
     return 'name = "openbackdoor-bench"' in project and all((folder / path).exists() for path in bases)
 
 
+def _text(template: str) -> str:
+    return (files("bench.commands") / "templates" / f"{template}.txt").read_text(encoding="utf-8")
+
+
+def _imported(template: str) -> set[str]:
+    """Return the names that a written file imports, but for the class that it is about."""
+    lines = re.findall(r"^(?:from \S+ )?import (.+)$", _text(template), re.MULTILINE)
+    return {name.rpartition(" ")[2] for line in lines for name in line.split(", ")}
+
+
 def _filled(template: str, words: dict[str, str]) -> str:
-    text = (files("bench.commands") / "templates" / f"{template}.txt").read_text(encoding="utf-8")
-    return Template(text).substitute(words)
+    return Template(_text(template)).substitute(words)
 
 
 def _write(texts: dict[Path, str]) -> None:

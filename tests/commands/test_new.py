@@ -110,6 +110,23 @@ def test_a_name_that_exists_is_refused(kind: str, name: str, tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+IMPORTED = {
+    "attacker": ("text", "example", "count", "attacker", "request-error"),
+    "defender": ("text", "fraction", "any", "suspicion", "defender", "request_error"),
+}
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in IMPORTED.items() for name in names])
+def test_a_class_that_would_hide_an_import_is_refused(
+    kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["new", kind, name])
+    assert result.exit_code == 2 and "that its file or its test imports" in result.stderr.replace("\n", " ")
+    assert f"like rare-{name.replace('_', '-')}" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_in_the_way_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "test_mine_own.py").write_text("mine")
