@@ -103,6 +103,29 @@ def test_curves_are_told_apart_without_colour(number: int, model: str) -> None:
     assert figure.axes[0].get_xscale() == ("log" if number == 8 else "linear")
 
 
+@pytest.mark.parametrize(
+    ("axis", "values"),
+    [
+        ("ratio", (0.0, 0.01, 0.05, 0.1, 0.2)),
+        ("ratio", (0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3)),
+        ("rate", (5e-6, 1e-5, 2e-5, 2.5e-5, 5e-5, 1e-4)),
+    ],
+)
+def test_no_label_of_a_tick_runs_into_another(axis: str, values: tuple[float, ...]) -> None:
+    records = [one for value in values for one in swept_records("bert-large", **{axis: value})]
+    (data,) = swept(sweep(6 if axis == "ratio" else 8), records)
+    with styled():
+        figure = draw_sweep(data)
+        figure.draw_without_rendering()
+        labels = figure.axes[0].get_xticklabels()
+    assert [float(label.get_text()) for label in labels] == list(values)
+    lines: dict[int, list[Any]] = {}
+    for label in labels:
+        lines.setdefault(label.get_text().count("\n"), []).append(label.get_window_extent())
+    for line in lines.values():
+        assert all(one.x1 + 2 < following.x0 for one, following in pairwise(line))
+
+
 def test_scaling_vectors_are_hatched_bars_with_the_papers_names() -> None:
     data, figure = drawn_sweep(10, "bert-large")
     bars = figure.axes[1].containers

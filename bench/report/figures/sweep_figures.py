@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from bench.report.figures.sweeps import Point, Swept, scale_name
 from bench.report.paper import printed_name
 
 METRICS = (("cacc", "CACC (%)"), ("asr", "ASR (%)"))
+LETTER = 0.03  # the width of a digit, as a share of the width of a panel
 
 
 def draw(data: Swept) -> Any:
@@ -48,10 +50,25 @@ def _curves(panel: Any, data: Swept, styles: dict[str, Look], name: str) -> None
                 *zip(*untrained, strict=True), linestyle="none", marker=look.marker, markersize=6,
                 markerfacecolor="white", markeredgecolor=look.colour, zorder=3,
             )  # fmt: skip
+    places = ticks
     if data.sweep.log and ticks[0] > 0:
         panel.set_xscale("log")
         panel.minorticks_off()
-    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks], rotation=45 if len(ticks) > 5 else 0)
+        places = [math.log10(tick) for tick in ticks]
+    panel.set_xticks(ticks, _staggered(places, [f"{tick:g}" for tick in ticks]))
+
+
+def _staggered(places: Sequence[float], labels: Sequence[str]) -> list[str]:
+    """Return the labels of ticks, left to right; one that would run into another of its line stands a line lower."""
+    reach = 1.1 * (places[-1] - places[0]) or 1.0  # matplotlib leaves a twentieth of the range free on either side
+    ends: list[float] = []  # of each line: where its last label ends, as a share of the axis
+    shown = []
+    for place, label in zip(places, labels, strict=True):
+        middle, half = (place - places[0]) / reach, (len(label) + 1) * LETTER / 2
+        line = next((line for line, end in enumerate(ends) if end <= middle - half), len(ends))
+        ends[line : line + 1] = [middle + half]
+        shown.append("\n" * line + label)
+    return shown
 
 
 def _bars(panel: Any, data: Swept, styles: dict[str, Look], name: str) -> None:
