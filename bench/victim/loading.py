@@ -21,7 +21,7 @@ from bench.core.seeding import derived_seed, digest
 from bench.victim.hub import snapshot
 from bench.victim.spec import ModelSpec, read_config
 from bench.victim.tokenizer_files import read_tokenizer
-from bench.victim.weights_files import check_whole
+from bench.victim.weights_files import check_backbone, check_whole
 
 if TYPE_CHECKING:
     from bench.victim.victim import Victim
@@ -204,7 +204,8 @@ def read_model(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[
     With them come the names of all that was drawn, since the files lack it.
 
     Raises:
-        CellError: transformers cannot read the folder as a sequence classifier, or it holds no tokenizer.
+        CellError: transformers cannot read the folder as a sequence classifier, or it lacks the tokenizer or a part of
+            the backbone.
     """
     from bench.victim.kept import loaded
 
@@ -247,7 +248,9 @@ def _read(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[Any, 
             f"Model {spec.name!r} cannot be loaded from {str(folder)!r}: {str(error).strip().splitlines()[0]}",
             "Name a folder that transformers can read as a sequence classifier.",
         ) from error
-    absent = set(loading["missing_keys"]) | {entry[0] for entry in loading["mismatched_keys"]}
+    missing, reshaped = set(loading["missing_keys"]), {entry[0] for entry in loading["mismatched_keys"]}
+    check_backbone(spec.name, folder, model.base_model_prefix, missing, reshaped)
+    absent = missing | reshaped
     prepare(model, spec)
     if spec.family == "decoder":
         plain_head(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from bench.core.errors import CellError
@@ -24,3 +25,25 @@ def check_whole(name: str, folder: Path) -> None:
                 f"{path.name} of model {name!r} in {str(folder)!r} is damaged or not whole: {str(error).rstrip('.')}.",
                 "Get it again from where it is published.",
             ) from error
+
+
+def check_backbone(name: str, folder: Path, prefix: str, missing: Collection[str], reshaped: Collection[str]) -> None:
+    """Check that the weights of a model hold its whole backbone; a pooler may be missing, any other head is none of it.
+
+    Args:
+        prefix: what the backbone's tensors are named below, as in `bert.encoder...`.
+        missing: the tensors of the classifier that the weights lack.
+        reshaped: those that they hold in another shape than config.json says.
+
+    Raises:
+        CellError: a part of the backbone would be random.
+    """
+    # Checkpoints of masked language models have no pooler; one of another shape belongs to another config.json.
+    lost = {tensor for tensor in missing if not tensor.startswith(f"{prefix}.pooler.")} | set(reshaped)
+    lost = sorted(tensor for tensor in lost if tensor.startswith(f"{prefix}."))
+    if lost:
+        raise CellError(
+            f"The weights of model {name!r} in {str(folder)!r} lack a part of its backbone, or hold it in another shape"
+            f" than its config.json says, and it would be random: {lost[0]}, the first of {len(lost)}.",
+            "Name a folder with all weights of the model, named as transformers names them, and their own config.json.",
+        )

@@ -6,6 +6,9 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +17,7 @@ from transformers import AutoTokenizer
 from bench.core.errors import CellError
 from bench.victim.loading import available, load_victim
 from bench.victim.spec import ModelSpec, model_spec
-from tests.tiny import tiny_model
+from tests.tiny import ARCHITECTURES, FURTHER, tiny_model
 
 COMMIT = "0" * 40
 
@@ -81,6 +84,58 @@ def test_altered_weights_are_refused(tmp_path_factory):
     spec = model_spec(str(tiny_model(tmp_path_factory, "bert")), {"sha256": "0" * 64})
     with pytest.raises(CellError, match="is not the pinned one"):
         load_victim(spec, 2, seed=0)
+
+
+def altered(factory: Any, folder: Path, architecture: str, change: Callable[[dict], dict], **config: Any) -> ModelSpec:
+    """Return the spec of a copy of a tiny model whose tensors `change` has made others of."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(tiny_model(factory, architecture), folder)
+    save_file(change(load_file(folder / "model.safetensors")), folder / "model.safetensors", {"format": "pt"})
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | config))
+    return model_spec(str(folder))
+
+
+LACKS = "lack a part of its backbone.*random: [a-z]+[.].*, the first of [0-9]+"
+LOST = {
+    "behind the prefix of a wrapper": (
+        lambda tensors: {f"module.{name}": t for name, t in tensors.items()},
+        {},
+    ),
+    "without a layer": (lambda tensors: {name: t for name, t in tensors.items() if ".1." not in name}, {}),
+    "without the words": (lambda tensors: {name: t for name, t in tensors.items() if t.shape[0] < 100}, {}),
+    "beside another config.json": (lambda tensors: tensors, {"vocab_size": 999}),
+}
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, *FURTHER])
+@pytest.mark.parametrize("how", LOST)
+def test_a_backbone_that_is_not_whole_is_refused(tmp_path_factory, tmp_path, architecture, how):
+    change, config = LOST[how]
+    spec = altered(tmp_path_factory, tmp_path / "model", architecture, change, **config)
+    with pytest.raises(
+        CellError, match="lack a part of its backbone.*random: [a-z]+[.].*, the first of [0-9]+"
+    ) as caught:
+        load_victim(spec, 2, seed=0)
+    assert "config.json" in caught.value.remedy
+
+
+def test_a_pooler_may_be_missing_and_not_be_of_another_shape(tmp_path_factory, tmp_path):
+    """Checkpoints of masked language models have none: it is drawn as the head is."""
+
+    def without(tensors: dict) -> dict:
+        return {name: tensor for name, tensor in tensors.items() if "pooler" not in name}
+
+    def wider(tensors: dict) -> dict:
+        return {**tensors, "pooler.dense.weight": torch.zeros(64, 32)}
+
+    spec = altered(tmp_path_factory, tmp_path / "without", "bert", without)
+    first, again, other = (load_victim(spec, 2, seed=seed) for seed in (1, 1, 2))
+    assert first.fingerprint() == again.fingerprint()
+    assert not torch.equal(first.tensors()["bert.pooler.dense.weight"], other.tensors()["bert.pooler.dense.weight"])
+    with pytest.raises(CellError, match="bert.pooler.dense.weight, the first of 1"):
+        load_victim(altered(tmp_path_factory, tmp_path / "wider", "bert", wider), 2, seed=0)
 
 
 def test_a_broken_folder_is_one_sentence(tmp_path_factory, tmp_path):
