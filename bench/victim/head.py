@@ -51,6 +51,28 @@ def plain_head(model: nn.Module) -> nn.Linear:
     return found
 
 
+def check_family(model: nn.Module, spec: ModelSpec) -> None:
+    """Check that a decoder's head is one linear map, and that an encoder's first token sees the others.
+
+    Raises:
+        CellError: the model is not of the family that its spec says.
+    """
+    if spec.family == "decoder":
+        plain_head(model)
+        return
+    if isinstance(getattr(model, SCORE, None), nn.Linear):
+        remedy = "Set model.family=decoder; whatever else it needs (rates, epochs, lora_targets) stays an encoder's."
+    elif not model.config.is_encoder_decoder and any(getattr(part, "is_causal", False) for part in model.modules()):
+        remedy = "Choose another model."  # such as a BERT that is set up as a decoder
+    else:
+        return
+    raise CellError(
+        f"Model {spec.name!r} is to be an encoder (model.family), and {type(model).__name__} is a decoder: its first"
+        " token, which stands for the text in an encoder, sees no other.",
+        remedy,
+    )
+
+
 def insert_two_layer_head(model: nn.Module, classes: int) -> set[str]:
     """Replace the head of a decoder classifier in place; return the names of the tensors that are still to be drawn."""
     found = plain_head(model)

@@ -227,7 +227,7 @@ def _read(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[Any, 
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    from bench.victim.head import insert_two_layer_head, plain_head, prepare
+    from bench.victim.head import check_family, insert_two_layer_head, prepare
 
     try:
         tokenizer = read_tokenizer(folder, f"Model {spec.name!r}")
@@ -252,8 +252,7 @@ def _read(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[Any, 
     check_backbone(spec.name, folder, model.base_model_prefix, missing, reshaped)
     absent = missing | reshaped
     prepare(model, spec)
-    if spec.family == "decoder":
-        plain_head(model)
+    check_family(model, spec)
     if spec.head == "paper":
         absent = (absent - {"score.weight"}) | insert_two_layer_head(model, classes)  # that one is gone
     return tokenizer, model, absent

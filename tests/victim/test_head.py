@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -129,6 +132,37 @@ def test_a_head_of_another_form_is_refused(tiny_spec: Callable[..., ModelSpec], 
             load_victim(model_spec(folder, {"family": "decoder", "head": head}), 2, seed=0)
     with pytest.raises(CellError, match="no one linear map called 'score'"):
         insert_two_layer_head(torch.nn.Linear(1, 1), 2)
+
+
+def written(factory: Any, folder: Path, architecture: str, **config: Any) -> str:
+    """Return the folder of a copy of a tiny model whose config.json says something else."""
+    shutil.copytree(tiny_model(factory, architecture), folder)
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | config))
+    return str(folder)
+
+
+def test_a_decoder_is_no_encoder_wherever_it_comes_from(tmp_path: Path, tmp_path_factory: Any) -> None:
+    """The architecture of a hub's model, and one that no table knows, is seen when it is loaded."""
+    hub = "hub:some/model@" + "0" * 40
+    mistral = written(tmp_path_factory, tmp_path / "mistral", "llama", model_type="mistral", sliding_window=None)
+    found = [(hub, {"path": str(tiny_model(tmp_path_factory, name))}) for name in DECODERS]
+    for name, options in [*found, (mistral, {})]:
+        with pytest.raises(CellError, match="is to be an encoder .* is a decoder") as caught:
+            load_victim(model_spec(name, options), 2, seed=0)
+        assert "model.family=decoder" in caught.value.remedy
+        victim = load_victim(model_spec(name, {**options, "family": "decoder"}), 2, seed=0)
+        assert (victim.spec.head, victim.spec.penultimate) == ("paper", "score.dense")
+        for features in (victim.hidden(TEXTS[:2]), penultimate(victim, TEXTS[:2]).numpy()):
+            assert np.abs(features[0] - features[1]).max() > 1e-2
+
+
+def test_an_encoder_that_is_set_up_as_a_decoder_is_neither(tmp_path: Path, tmp_path_factory: Any) -> None:
+    folder = written(tmp_path_factory, tmp_path / "bert", "bert", is_decoder=True)
+    for family, text in (("encoder", "is a decoder"), ("decoder", "no one linear map")):
+        with pytest.raises(CellError, match=text) as caught:
+            load_victim(model_spec(folder, {"family": family}), 2, seed=0)
+        assert "hoose another model" in caught.value.remedy
 
 
 def test_records_of_before_this_head_mean_transformers_own() -> None:
