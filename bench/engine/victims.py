@@ -31,7 +31,7 @@ def spec_of(content: dict[str, Any]) -> ModelSpec:
 
 
 def fresh(job: Job, content: dict[str, Any], seed: int) -> Any:
-    """Return a pre-trained victim whose absent head is drawn from `seed`."""
+    """Return a pre-trained victim; what of it is drawn (`load_victim`) comes from `seed`."""
     classes = job.meta("load")["classes"]
     return _loader(job)(
         spec_of(content), classes, seed=seed, device=job.machine.device, precision=content.get("precision", "fp32")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.core.errors import CellError
+from bench.core.seeding import derived_seed
 from bench.victim.spec import HEAD_WIDTH, ModelSpec
 
 DROPOUT = 0.1
@@ -78,6 +79,31 @@ def insert_two_layer_head(model: nn.Module, classes: int) -> set[str]:
     found = plain_head(model)
     model.set_submodule(SCORE, TwoLayerHead(found.in_features, classes))
     return {f"{SCORE}.dense.weight", f"{SCORE}.out_proj.weight"}
+
+
+def class_map(model: Any, classes: int) -> set[str]:
+    """Return the names of the tensors of the last linear map to the classes in a head; none where there is none."""
+    head = [(name, part) for name, part in model.named_children() if name != model.base_model_prefix]
+    inner = [(name, module) for part, top in head for name, module in top.named_modules(prefix=part)]
+    found = [(n, module) for n, module in inner if isinstance(module, nn.Linear) and module.out_features == classes]
+    return {f"{name}.{part}" for name, module in found[-1:] for part, _ in module.named_parameters()}
+
+
+def draw_linears(model: Any, names: set[str], seed: int) -> None:
+    """Fill the tensors of linear layers in place: weights N(0, initializer_range), biases 0; leave all others alone."""
+    spread = float(getattr(model.config, "initializer_range", 0.02))
+    modules = dict(model.named_modules())
+    with torch.no_grad():
+        for name in sorted(names):
+            owner, _, part = name.rpartition(".")
+            if not isinstance(modules.get(owner), torch.nn.Linear):
+                continue
+            tensor = getattr(modules[owner], part)
+            if part == "bias":
+                tensor.zero_()
+            else:
+                generator = torch.Generator().manual_seed(derived_seed(seed, f"head {name}"))
+                tensor.normal_(0.0, spread, generator=generator)
 
 
 def last_real(states: Tensor, mask: Tensor) -> Tensor:

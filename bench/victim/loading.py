@@ -32,8 +32,9 @@ USED = (".safetensors", ".json", ".txt", ".model")  # of a model's folder
 
 
 def load_victim(spec: ModelSpec, classes: int, *, seed: int, device: str = "cpu", precision: str = "fp32") -> Victim:
-    """Return a pre-trained classifier whose head is drawn from `seed` alone; global random state stays as it was.
+    """Return a pre-trained classifier, its map to the classes drawn from `seed`; global random state stays as it was.
 
+    Of the rest of the head, what the checkpoint lacks is drawn from `seed` too; what it holds (a fine-tuned one) stays.
     `precision` is `fp32`, or `bf16` for autocast. Weights are fp32, or as `spec.weights` says, but for the head.
 
     Raises:
@@ -199,14 +200,15 @@ def _check_device(device: str) -> None:
 
 
 def read_model(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[Any, Any, frozenset[str]]:
-    """Return the tokenizer and Hugging Face's own classifier of a checked folder, its head drawn from `seed` alone.
+    """Return the tokenizer and Hugging Face's own classifier of a checked folder, drawn as in `load_victim`.
 
-    With them come the names of all that was drawn, since the files lack it.
+    With them come the names of all that was drawn.
 
     Raises:
         CellError: transformers cannot read the folder as a sequence classifier, or it lacks the tokenizer or a part of
             the backbone.
     """
+    from bench.victim.head import draw_linears
     from bench.victim.kept import loaded
 
     states = [(item.name, item.stat()) for item in sorted(folder.iterdir()) if item.suffix in USED]
@@ -214,7 +216,7 @@ def read_model(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[
     made_as = (spec.family, spec.head, spec.weights, spec.checkpointing)
     kept_as = (str(folder), files, classes, *made_as)
     tokenizer, model, absent = loaded(kept_as, lambda: _read(spec, folder, classes, seed))
-    _draw_linears(model, absent, seed)
+    draw_linears(model, absent, seed)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
@@ -223,11 +225,11 @@ def read_model(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[
 
 
 def _read(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[Any, Any, set[str]]:
-    """Return tokenizer, model and the names of the parameters that the files lack."""
+    """Return tokenizer, model and the names of the parameters that the files lack, or that are drawn in any case."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    from bench.victim.head import check_family, insert_two_layer_head, prepare
+    from bench.victim.head import check_family, class_map, insert_two_layer_head, prepare
 
     try:
         tokenizer = read_tokenizer(folder, f"Model {spec.name!r}")
@@ -255,26 +257,7 @@ def _read(spec: ModelSpec, folder: Path, classes: int, seed: int) -> tuple[Any, 
     check_family(model, spec)
     if spec.head == "paper":
         absent = (absent - {"score.weight"}) | insert_two_layer_head(model, classes)  # that one is gone
-    return tokenizer, model, absent
-
-
-def _draw_linears(model: Any, absent: set[str], seed: int) -> None:
-    """Fill the linear layers that the checkpoint lacks: weights N(0, initializer_range), biases 0, in order of name."""
-    import torch
-
-    spread = float(getattr(model.config, "initializer_range", 0.02))
-    modules = dict(model.named_modules())
-    with torch.no_grad():
-        for name in sorted(absent):
-            owner, _, part = name.rpartition(".")
-            if not isinstance(modules.get(owner), torch.nn.Linear):
-                continue
-            tensor = getattr(modules[owner], part)
-            if part == "bias":
-                tensor.zero_()
-            else:
-                generator = torch.Generator().manual_seed(derived_seed(seed, f"head {name}"))
-                tensor.normal_(0.0, spread, generator=generator)
+    return tokenizer, model, absent | class_map(model, classes)
 
 
 @contextmanager

@@ -37,6 +37,33 @@ def test_the_head_is_a_function_of_the_seed_alone(tiny_victim):
     assert float(first.model.classifier.bias.detach().abs().max()) == 0
 
 
+CLASS_MAPS = {"bert": "classifier", "roberta": "classifier.out_proj", "electra": "classifier.out_proj"}
+CLASS_MAPS |= {"distilbert": "classifier", "modernbert": "classifier", "llama": "score", "gpt2": "score"}
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("architecture", CLASS_MAPS)
+def test_the_head_of_a_fine_tuned_checkpoint_gives_all_but_the_map_to_the_classes(
+    tiny_victim, tmp_path, architecture, classes
+):
+    plain = {"head": "plain"} if architecture in ("llama", "gpt2") else {}
+    tuned, bare = (
+        tiny_victim(architecture, seed=5, **plain),
+        tiny_victim(architecture, seed=1, classes=classes, **plain),
+    )
+    with torch.no_grad():
+        for value in tuned.tensors().values():
+            value.add_(0.01)
+    tuned.model.save_pretrained(tmp_path)
+    tuned.tokenizer.save_pretrained(tmp_path)
+    found = load_victim(model_spec(str(tmp_path), plain), classes, seed=1).tensors()
+    drawn = {name for name in found if name.rpartition(".")[0] == CLASS_MAPS[architecture]}
+    assert drawn and set(found) == set(tuned.tensors())
+    for name, value in found.items():
+        expected = bare.tensors() if name in drawn else tuned.tensors()
+        assert torch.equal(value, expected[name]), name
+
+
 def test_loading_is_quiet_and_gives_everything_back(tiny_victim, capfd):
     from huggingface_hub.utils import are_progress_bars_disabled
     from transformers.utils import logging as theirs
