@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from bench.core.errors import CellError
 from bench.core.paths import is_file
 from bench.core.seeding import derived_seed, digest
-from bench.victim.hub import snapshot
+from bench.victim.hub import out_of_reach, snapshot
 from bench.victim.spec import ModelSpec, read_config
 from bench.victim.tokenizer_files import read_tokenizer
-from bench.victim.weights_files import check_backbone, check_whole
+from bench.victim.weights_files import check_backbone, check_whole, holds_weights
 
 if TYPE_CHECKING:
     from bench.victim.victim import Victim
@@ -96,8 +96,9 @@ def _sha256(path: str, size: int, changed: int) -> str:
 
 
 def available(spec: ModelSpec) -> bool:
-    """Tell whether the weights are on this machine; nothing is read or fetched."""
-    return local_config(spec) is not None
+    """Tell whether the weights are on this machine; none is read and nothing is fetched."""
+    config = local_config(spec)
+    return config is not None and holds_weights(config.parent)
 
 
 def local_config(spec: ModelSpec) -> Path | None:
@@ -186,6 +187,10 @@ def _hub_folder(spec: ModelSpec) -> Path:
             raise _missing(spec, f", and the hub did not give them: {error}") from error
     if not (folder / "config.json").is_file():
         raise _missing(spec)
+    # What is absent from the cache says nothing about the hub while that cannot be asked.
+    alone = None if holds_weights(folder) else out_of_reach()
+    if alone is not None:
+        raise _missing(spec, f", or not all of them, and the hub did not give the rest: {alone}")
     return folder
 
 

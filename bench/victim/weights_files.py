@@ -6,6 +6,18 @@ from collections.abc import Collection
 from pathlib import Path
 
 from bench.core.errors import CellError
+from bench.core.paths import is_file, json_object
+
+INDEX = "model.safetensors.index.json"  # which of its parts holds which tensor
+
+
+def holds_weights(folder: Path) -> bool:
+    """Tell whether a folder holds weights in safetensors: one file, or all parts that an index names."""
+    if is_file(folder / "model.safetensors"):
+        return True
+    named = (json_object(folder / INDEX) or {}).get("weight_map")
+    parts = named.values() if isinstance(named, dict) else ()
+    return all(is_file(folder / str(part)) for part in parts) and any(folder.glob("*.safetensors"))
 
 
 def check_whole(name: str, folder: Path) -> None:

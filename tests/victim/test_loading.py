@@ -210,6 +210,33 @@ def test_missing_weights_name_every_way_to_get_them(monkeypatch):
         assert part in caught.value.remedy
 
 
+def test_a_cache_with_a_part_of_a_model_holds_no_weights(tmp_path_factory, tmp_path, monkeypatch):
+    """Whether config.json alone came or one part of two: offline the rest is missing; nothing is to be converted."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--a--b" / "snapshots" / COMMIT
+    shutil.copytree(tiny_model(tmp_path_factory, "bert"), folder)
+    spec = ModelSpec(name="cached", hub="a/b", revision=COMMIT)
+    assert available(spec) and load_victim(spec, 2, seed=0).classes == 2
+
+    def refused() -> None:
+        assert not available(spec)
+        with pytest.raises(CellError, match="or not all of them, .* HF_HUB_OFFLINE is set") as caught:
+            load_victim(spec, 2, seed=0)
+        assert "Let this machine reach the hub" in caught.value.remedy
+
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    parts = {"one": "model-00001-of-00002.safetensors", "two": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": parts}))
+    refused()
+    (folder / "model-00001-of-00002.safetensors").unlink()
+    refused()
+    (folder / "model.safetensors.index.json").unlink()
+    refused()
+
+
 def test_impossible_requests(tiny_spec):
     with pytest.raises(CellError, match="at least 2 classes"):
         load_victim(tiny_spec(), 1, seed=0)
