@@ -33,6 +33,13 @@ def embedded(block: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     return block(**{name: value for name, value in inputs.items() if name in taken})
 
 
+def first_position(model: nn.Module) -> int:
+    """Return the position of a text's first token: 0, or the one after that of padding where it has one (RoBERTa)."""
+    block = getattr(model.base_model, "embeddings", None)
+    padding = getattr(getattr(block, "position_embeddings", None), "padding_idx", None)
+    return 0 if padding is None else padding + 1
+
+
 def write_tensors(folder: Path | str, content: dict[str, Tensor]) -> Path:
     """Write tensors as the saved weights of a folder, made when absent; return the file."""
     from safetensors.torch import save_file
@@ -70,10 +77,8 @@ class Victim(nn.Module):
         self.attached: list[str] = []  # dotted names of the modules that a defense inserted
         # All that is not the backbone is the head, whatever a defense later inserts.
         self.head = tuple(name for name, _ in model.named_children() if name != model.base_model_prefix)
-        limit = getattr(model.config, "max_position_embeddings", None) or spec.max_length
-        if "roberta" in str(model.config.model_type):
-            limit -= model.config.pad_token_id + 1  # RoBERTa counts positions from after the padding id
-        self.max_length = min(spec.max_length, limit)
+        limit = getattr(model.config, "max_position_embeddings", None) or 0  # XLNet, which has no limit, says -1
+        self.max_length = min(spec.max_length, limit - first_position(model) if limit > 0 else spec.max_length)
         self.eval()
 
     @property

@@ -9,6 +9,7 @@ import torch
 from bench.core.errors import CellError
 from bench.core.example import Example
 from bench.victim.lora import attach_lora
+from bench.victim.victim import Victim
 
 TEXTS = ["good", "the film is bad and we hate it", "what a warm story", "", "dull mess"]
 
@@ -50,6 +51,31 @@ def test_long_texts_are_cut_to_what_the_model_reads(tiny_victim, architecture):
     lost = victim.tokenizer.pad_token_id + 1 if architecture == "roberta" else 0
     assert victim.max_length == 64 - lost
     assert np.isfinite(victim.predict(["film " * 500])).all()
+
+
+# Beside what the tiny models have: what each says of its positions, and how many of the 64 a text can have.
+POSITIONS = {
+    "albert": ({"embedding_size": 16}, 64),
+    "mpnet": ({"pad_token_id": 1}, 62),
+    "camembert": ({"pad_token_id": 1}, 62),
+    "xlm-roberta": ({"pad_token_id": 4}, 59),
+    "xlnet": ({"d_model": 32, "n_layer": 1, "n_head": 4, "d_inner": 48}, 512),  # no limit but the spec's
+}
+
+
+@pytest.mark.parametrize("architecture", POSITIONS)
+def test_positions_are_counted_as_the_embeddings_count_them(tiny_spec, architecture):
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    own, expected = POSITIONS[architecture]
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 1, "intermediate_size": 48}
+    sizes = own if architecture == "xlnet" else {**sizes, "max_position_embeddings": 64, **own}
+    with torch.random.fork_rng(devices=[]):
+        config = AutoConfig.for_model(architecture, vocab_size=500, num_labels=2, **sizes)
+        model = AutoModelForSequenceClassification.from_config(config)
+    victim = Victim(model, AutoTokenizer.from_pretrained(tiny_spec().path), tiny_spec(), 2)
+    assert victim.max_length == expected
+    assert np.isfinite(victim.predict(["film " * 900, "film"])).all()
 
 
 @pytest.mark.parametrize("architecture", ["bert", "gpt2"])

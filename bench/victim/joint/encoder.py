@@ -15,6 +15,7 @@ from transformers.activations import ACT2FN
 
 from bench.victim.joint.attention import Heads, attend, attend_first
 from bench.victim.joint.forward import Forward
+from bench.victim.victim import first_position
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,11 @@ class Encoder(Forward):
         """Return what the pass reads off a model."""
         config = model.config
         hidden, attention, head = cls.rates(model)
-        roberta = model.base_model_prefix == "roberta"
         return Numbers(
             heads=Heads(config.num_attention_heads, rate=attention),
             epsilon=config.layer_norm_eps,
             activation=config.hidden_act,
-            position_offset=config.pad_token_id + 1 if roberta else 0,
+            position_offset=first_position(model),
             hidden_dropout=hidden,
             head_dropout=head,
         )
