@@ -56,11 +56,18 @@ def check_family(model: nn.Module, spec: ModelSpec) -> None:
     """Check that a decoder's head is one linear map, and that an encoder's first token sees the others.
 
     Raises:
-        CellError: the model is not of the family that its spec says.
+        CellError: the model is not of the family that its spec says, or its head reads what may be padding.
     """
     if spec.family == "decoder":
         plain_head(model)
         return
+    summary = getattr(getattr(model, "sequence_summary", None), "summary_type", "first")
+    if summary != "first":
+        raise CellError(
+            f"The head of model {spec.name!r} reads {summary!r} of a text (summary_type in its config.json), padding"
+            " included: its answers would depend on what else is in a batch.",
+            "Choose a model whose head reads the first token.",
+        )
     if isinstance(getattr(model, SCORE, None), nn.Linear):
         remedy = "Set model.family=decoder; whatever else it needs (rates, epochs, lora_targets) stays an encoder's."
     elif not model.config.is_encoder_decoder and any(getattr(part, "is_causal", False) for part in model.modules()):

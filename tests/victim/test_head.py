@@ -165,6 +165,18 @@ def test_an_encoder_that_is_set_up_as_a_decoder_is_neither(tmp_path: Path, tmp_p
         assert "hoose another model" in caught.value.remedy
 
 
+def test_a_head_that_reads_padding_is_refused(tmp_path: Path, tmp_path_factory: Any) -> None:
+    """XLNet's reads the last token; texts are padded there."""
+    from transformers import XLNetConfig, XLNetModel
+
+    folder = written(tmp_path_factory, tmp_path / "xlnet", "bert")
+    config = XLNetConfig(vocab_size=500, d_model=32, n_layer=1, n_head=4, d_inner=48)
+    with torch.random.fork_rng(devices=[]):
+        XLNetModel(config).save_pretrained(folder)
+    with pytest.raises(CellError, match="reads 'last' of a text"):
+        load_victim(model_spec(folder), 2, seed=0)
+
+
 def test_records_of_before_this_head_mean_transformers_own() -> None:
     """A spec that says nothing of a head is the plain one, so what was recorded of old keeps its meaning."""
     old = ModelSpec(name="x", path="somewhere", family="decoder")
