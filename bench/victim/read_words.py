@@ -21,12 +21,14 @@ SHARE = 0.5  # of the words: where more are read, the whole embedding trains
 class ReadWords:
     """Stands for the word embedding while it trains: its rows that are read, and each word's row among them."""
 
-    def __init__(self, name: str, table: nn.Parameter, rows: torch.Tensor) -> None:
-        """Take the name and the table [vocabulary, width] of the embedding, and the distinct words that are read."""
+    def __init__(self, name: str, table: nn.Parameter, rows: torch.Tensor, padding: int | None) -> None:
+        """Take name, table [vocabulary, width] and padding of the embedding, and the distinct words that are read."""
         self.name, self.table, self.rows = name, table, rows
         self.read = nn.Parameter(table.detach()[rows])
         self.places = torch.full((len(table),), -1, dtype=torch.long)
         self.places[rows.cpu()] = torch.arange(len(rows))
+        place = -1 if padding is None else int(self.places[padding])
+        self.padding = place if place >= 0 else None  # its row in `read`, if a text itself has it
 
     def renamed(self, data: Encoded) -> Encoded:
         """Return texts with each word's row in `read` in place of the word.
@@ -55,4 +57,6 @@ def read_words(victim: Victim, parameters: Mapping[str, nn.Parameter], texts: It
     if name is None:
         return None
     rows = torch.cat([row for data in texts for row in data.ids]).unique()
-    return ReadWords(name, table, rows.to(table.device)) if len(rows) <= SHARE * len(table) else None
+    if len(rows) > SHARE * len(table):
+        return None
+    return ReadWords(name, table, rows.to(table.device), victim.model.get_input_embeddings().padding_idx)

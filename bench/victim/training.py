@@ -146,7 +146,7 @@ class Member:
         words = self._words(task, joint, parameters)
         if words is not None:
             self.data, parameters[words.name] = words.renamed(self.data), words.read
-            joint.tensors[place][words.name] = words.read
+            joint.put_words(place, words.name, words.read, words.padding)
         per_epoch = math.ceil(len(self.data) / spec.batch_size)
         steps = min(per_epoch * spec.epochs, spec.max_steps or per_epoch * spec.epochs)
         epochs = math.ceil(steps / per_epoch)

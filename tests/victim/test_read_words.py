@@ -89,6 +89,22 @@ def test_a_word_that_is_not_read_stays_as_it_is_and_those_read_are_those_of_rows
     assert not torch.equal(victim.word_embedding[sorted(read)], before[sorted(read)])
 
 
+@pytest.mark.parametrize("hooks", [(), (Silent(),)], ids=["rows", "whole"])
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "electra"])
+def test_the_padding_token_of_a_text_does_not_train(
+    tmp_path_factory: pytest.TempPathFactory, architecture: str, hooks: tuple[Any, ...]
+) -> None:
+    """As in transformers, whose embedding gives it no gradient."""
+    victim, looks = tiny_victim(tmp_path_factory, architecture, options=SPEC), Looks()
+    before, padding = victim.word_embedding.detach().clone(), victim.tokenizer.pad_token_id
+    rows = [Example(f"good {victim.tokenizer.pad_token} film", 1), *ROWS]
+    read = victim.encode(rows).ids[0].tolist()
+    train(victim, rows, HELD_OUT, seed=1, hooks=hooks, observers=[looks])
+    assert padding in read and (looks.words is None) == bool(hooks)
+    unmoved = [word for word in set(read) if torch.equal(victim.word_embedding[word], before[word])]
+    assert unmoved == [padding]
+
+
 def test_a_text_that_no_one_spoke_of_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
     victim = tiny_victim(tmp_path_factory, "bert", options=SPEC)
     _, looks, _ = trained(victim)

@@ -1,7 +1,8 @@
 """BERT, RoBERTa and ELECTRA classifiers on unpadded tokens, with our defenses' parts; the numbers are transformers'.
 
 Post-norm encoders (Devlin et al., arXiv 1810.04805; Liu et al., arXiv 1907.11692; Clark et al., arXiv 2003.10555). Only
-the order in which random numbers are drawn differs from transformers, and sums of floats may differ in their last bits.
+the order in which random numbers are drawn differs from transformers, and sums of floats may differ in their last bits;
+and a padding token inside a text has a position in RoBERTa too, for which transformers counts none.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Numbers:
     heads: Heads
     epsilon: float
     activation: str
+    padding: int | None  # the word that gets no gradient
     position_offset: int
     hidden_dropout: float
     head_dropout: float
@@ -67,6 +69,7 @@ class Encoder(Forward):
             heads=Heads(config.num_attention_heads, rate=attention),
             epsilon=config.layer_norm_eps,
             activation=config.hidden_act,
+            padding=model.get_input_embeddings().padding_idx,
             position_offset=first_position(model),
             hidden_dropout=hidden,
             head_dropout=head,
@@ -94,7 +97,7 @@ class Encoder(Forward):
     def _embedded(self, name: str) -> Tensor:
         weights, layout, numbers = self.weights, self.layout, self.sizes.numbers
         positions = layout.positions + numbers.position_offset
-        hidden = self.words(f"{name}.word_embeddings.weight")
+        hidden = self.words(f"{name}.word_embeddings.weight", numbers.padding)
         hidden = hidden + weights.single(f"{name}.token_type_embeddings.weight")[0]
         hidden = hidden + functional.embedding(positions, weights.single(f"{name}.position_embeddings.weight"))
         hidden = weights.norm(hidden, f"{name}.LayerNorm", numbers.epsilon)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -64,6 +65,11 @@ class JointModel:
     def _calculated(self, value: Tensor) -> Tensor:
         matrix = self.half and value.ndim == 2 and value.is_floating_point()
         return value.detach().to(torch.bfloat16) if matrix else value
+
+    def put_words(self, member: int, name: str, read: nn.Parameter, padding: int | None) -> None:
+        """Change a member so that `read` [words, width] is its word embedding `name`, with its row `padding` fixed."""
+        self.tensors[member][name] = read
+        self.sizes = replace(self.sizes, numbers=replace(self.sizes.numbers, padding=padding))
 
     @functools.cached_property
     def stackable(self) -> bool:
