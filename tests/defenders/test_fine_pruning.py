@@ -114,17 +114,20 @@ def test_the_ratio_is_the_largest_that_keeps_clean_accuracy(tmp_path_factory: An
     held_out = data.victim.encode(known.calibration)
     layers = blocks(data.victim)
     scores = activity(data.victim, layers, known.clean, "absolute")
-    grid = (0.3, 0.95, 1.0)
+    grid = (0.1, 0.5, 1.0)
     by_hand = {
         ratio: pruned(data.victim, least_active(scores, ratio, "layer"), "incoming").accuracy(held_out)
         for ratio in grid
     }
-    needed = data.victim.accuracy(held_out) - 0.05
-    options = FinePruning(grid=grid, epochs=1)
+    # Halfway between all neurons gone, which must not do, and few gone, which must: then all candidates are tried.
+    accepted = data.victim.accuracy(held_out) - (by_hand[1.0] + by_hand[0.1]) / 2
+    needed = data.victim.accuracy(held_out) - accepted
+    options = FinePruning(grid=grid, accepted_loss=accepted, epochs=1)
     (note,) = options.repair(copy.deepcopy(data.victim), known).repairs
     assert note["needed"] == needed
     assert note["ratio"] == max(ratio for ratio in grid if by_hand[ratio] >= needed)
     assert note["accuracies"] == {str(key): by_hand[key] for key in sorted(grid, reverse=True) if key >= note["ratio"]}
+    assert by_hand[1.0] < needed and len(note["accuracies"]) > 1  # each candidate prunes the victim as it was
     impossible = dataclasses.replace(options, grid=(0.3,), accepted_loss=0.0)
     (note,) = impossible.repair(copy.deepcopy(data.victim), known).repairs
     assert note["ratio"] == 0.3
