@@ -226,7 +226,7 @@ def test_a_pass_that_does_not_fit_is_tried_again_smaller(
 def test_a_batch_that_does_not_fit_runs_in_pieces_with_the_same_gradient(tiny_victim: Callable[..., Any]) -> None:
     found = []
     for pieces in (1, 2, 4):
-        victim, _ = prepared(tiny_victim(max_steps=1), "lora", 0)
+        victim, _ = prepared(tiny_victim(max_steps=1, batch_size=7), "lora", 0)
         for module in victim.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0  # a piece draws its own dropout
@@ -236,6 +236,7 @@ def test_a_batch_that_does_not_fit_runs_in_pieces_with_the_same_gradient(tiny_vi
 
         member = Member(Task(victim, texts(7, 1), (), 0), 0, JointModel([victim]))
         next(iter(passes.of([member])))
+        assert len(member.batch.rows) == 7  # so that pieces are of 4 and 3 rows, and of 2, 2, 2 and 1
         found.append((member.loss, {name: value.grad for name, value in victim.trainable().items()}))
     for loss, gradients in found[1:]:
         torch.testing.assert_close(loss, found[0][0])
