@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import random
 import re
@@ -48,6 +49,18 @@ def test_seeds_that_agree_leave_the_doubt_of_one_test_split() -> None:
     # Every resample of equal rates is 0.25, so that what remains is Beta(0.25 n + 0.5, 0.75 n + 0.5).
     low, high = interval(((250, 1000),) * 3)
     assert (low, high) == pytest.approx((beta.ppf(0.025, 250.5, 750.5), beta.ppf(0.975, 250.5, 750.5)), abs=0.003)
+
+
+def test_the_interval_of_unlike_seeds_is_that_of_all_resamples() -> None:
+    # Every one of the 27 resamples of three rates is as likely, and each is a Beta of the smallest of the test splits.
+    means = [sum(drawn) / 3 for drawn in itertools.product((0.1, 0.2, 0.3), repeat=3)]
+
+    def reached(rate: float) -> float:
+        return sum(beta.cdf(rate, 10 * mean + 0.5, 10 * (1 - mean) + 0.5) for mean in means) / len(means)
+
+    # 2,000 draws: the standard deviation of a share of 0.025 or 0.975 is 0.0035.
+    found = interval(((1, 10), (40, 200), (90, 300)))
+    assert [reached(bound) for bound in found] == pytest.approx([0.025, 0.975], abs=0.008)
 
 
 def test_seeds_that_differ_widen_the_interval_and_their_order_does_not_matter() -> None:
