@@ -66,12 +66,10 @@ def _stages(plugin: type) -> str:
 
 
 def _needs(plugin: type) -> str:
-    samples = plugin().samples() or getattr(plugin(), "clean_samples", None) or 0
-    return (
-        f"{samples} labelled" + (" + threshold" if plugin.calibrated else "")
-        if samples
-        else ("threshold" if plugin.calibrated else "none")
-    )
+    plain = plugin()  # `calibrated` may hang on options: of the class it is then a property, which is always true
+    samples = plain.samples() or getattr(plain, "clean_samples", None) or 0
+    wanted = [f"{samples} labelled"] * bool(samples) + ["threshold"] * bool(plain.calibrated)
+    return " + ".join(wanted) or "none"
 
 
 def _plugin(family: Family, name: str, plugin: type) -> list[str]:

@@ -57,6 +57,15 @@ def test_an_open_default_names_what_fills_it_if_anything_does(
     assert row.split("|")[3].strip() == default
 
 
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [("onion", "none"), ("e-pur", "threshold"), ("rap", "threshold"), ("vanilla", "none"), ("lora", "none")],
+)
+def test_the_overview_says_which_clean_rows_a_defense_needs_as_it_comes(name: str, needs: str) -> None:
+    (row,) = [line for line in reference_pages()["defenders.md"].split("\n") if line.startswith(f"| [{name}](")]
+    assert row.split("|")[3].strip() == needs
+
+
 def test_every_link_and_table_of_a_page_holds() -> None:
     from markdown_it import MarkdownIt
 
