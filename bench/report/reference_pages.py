@@ -196,6 +196,8 @@ def _axes(grid: Grid) -> list[list[str]]:
         if values and (axis not in ("recipes", "precisions") or values != Grid.__dataclass_fields__[axis].default):
             rows.append([axis.replace("_", " "), ", ".join(f"`{_choice(value)}`" for value in values)])
     rows += [[f"`{name}`", f"`{value}`"] for name, value in grid.set.items()]
+    rows += [[f"`{name}`", ", ".join(f"`{value}`" for value in values)] for name, values in grid.sweep.items()]
+    rows += [["analysis", f"`{_choice(grid.analysis)}`"]] if grid.analysis is not None else []
     return rows if any(getattr(grid, axis) for axis in AXES[:4]) else []
 
 

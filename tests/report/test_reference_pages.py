@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from typer.testing import CliRunner
 from bench.cli import app
 from bench.core.options import option_names
 from bench.core.registry import ATTACKERS, DEFENDERS, own_plugins
-from bench.engine.grid import grid_names
+from bench.engine.expand import expand
+from bench.engine.grid import grid_names, load_grid
 from bench.report.reference_pages import reference_pages
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -64,6 +66,15 @@ def test_an_open_default_names_what_fills_it_if_anything_does(
 def test_the_overview_says_which_clean_rows_a_defense_needs_as_it_comes(name: str, needs: str) -> None:
     (row,) = [line for line in reference_pages()["defenders.md"].split("\n") if line.startswith(f"| [{name}](")]
     assert row.split("|")[3].strip() == needs
+
+
+@pytest.mark.parametrize("name", [name for name in grid_names() if load_grid(name).sweep or load_grid(name).analysis])
+def test_the_rows_of_a_grid_with_a_sweep_or_an_analysis_say_what_it_expands_to(name: str) -> None:
+    section = reference_pages()["grids.md"].split(f"\n## {name}\n")[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in section.split("\n") if line.startswith("|")][2:]
+    grid = load_grid(name)
+    assert math.prod(values.count("`") // 2 for _, values in rows) == len(expand(grid.blocks()).cells)
+    assert dict(rows).get("analysis") == (f"`{grid.analysis}`" if grid.analysis else None)
 
 
 def test_every_link_and_table_of_a_page_holds() -> None:
