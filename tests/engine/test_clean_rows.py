@@ -26,6 +26,19 @@ def test_a_budget_is_spent_to_the_row(samples: int, calibrated: bool, expected: 
     assert len(set(seen)) == len(seen)
 
 
+def test_which_rows_they_are_follows_the_seed_and_the_data_set() -> None:
+    def texts(dataset: str, seed: int) -> list[str]:
+        return [row.text for row in divide(DEV, 64, False, dataset, seed).method]
+
+    assert texts("sst2", 0) == texts("sst2", 0) != texts("sst2", 1)
+    assert texts("sst2", 0) != texts("hsol", 0)
+
+
+def test_no_part_shows_a_poison_flag() -> None:
+    marked = [row._replace(poisoned=1) for row in DEV]
+    assert divide(marked, 64, True, "sst2", 0) == divide(DEV, 64, True, "sst2", 0)
+
+
 def test_a_budget_beyond_the_half_is_refused() -> None:
     with pytest.raises(CellError, match="clean budget of 201 rows"):
         divide(DEV, 64, False, "sst2", 0, 201)
