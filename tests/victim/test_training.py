@@ -8,7 +8,7 @@ import torch
 from bench.core.errors import CellError
 from bench.core.example import Example
 from bench.victim.lora import attach_lora
-from bench.victim.run import linear_factor, looks
+from bench.victim.run import REFERENCE, TRAINING, linear_factor, looks, streams
 from bench.victim.training import train
 
 
@@ -29,6 +29,15 @@ def test_the_schedule_by_hand():
     assert [linear_factor(step, 4) for step in range(5)] == [1, 0.75, 0.5, 0.25, 0]
     # Two steps of warm-up: 0, 1/2, then down over the other four.
     assert [linear_factor(step, 6, 2) for step in range(7)] == [0, 0.5, 1, 0.75, 0.5, 0.25, 0]
+
+
+def test_the_two_passes_of_a_member_draw_their_own_dropout():
+    def drawn(seed):
+        found = streams(seed, torch.device("cpu"))
+        return [torch.rand(4, generator=found[name]).tolist() for name in (TRAINING, REFERENCE)]
+
+    assert drawn(1) == drawn(1)
+    assert len({tuple(numbers) for numbers in (*drawn(1), *drawn(2))}) == 4
 
 
 def test_when_the_selection_rows_are_looked_at():
