@@ -16,6 +16,7 @@ from bench.data.spec import DatasetSpec
 from bench.engine import plugins
 from bench.engine.expand import dataset_part, expand, model_part
 from bench.engine.grid import Grid
+from bench.engine.stages import VERSION
 from bench.victim.spec import ModelSpec, model_spec
 from tests.engine.keys import identities_of, keys_of, moved
 from tests.engine.test_sharing import CLEANSER, FILTER, REPAIR, STRIP
@@ -95,6 +96,23 @@ def test_a_field_of_a_model_changes_its_training(name: str, monkeypatch: pytest.
     monkeypatch.setattr(bench.victim.spec, "model_spec", lambda *_: spec)
     other = dataclasses.replace(base, model=model_part("bert-base", {})[0])
     assert other.key != base.key and moved(base, other) == {"train", "evaluate"}
+
+
+@pytest.mark.parametrize(
+    ("defense", "resting"),
+    [("lora", set()), (STRIP, {"detect"}), (REPAIR, {"repair"}), (FILTER, {"filter"}), (CLEANSER, set())],
+)
+def test_a_new_version_of_a_stage_makes_it_and_what_rests_on_it_anew(
+    defense: str, resting: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = cell(defense)
+    keys, identities, key = keys_of(base), identities_of(base), base.key
+    monkeypatch.setitem(VERSION, "train", VERSION["train"] + 1)
+    after = keys_of(base)
+    assert {kind for kind in keys if keys[kind] != after[kind]} == {"train", "evaluate", *resting}
+    assert all(not keys[kind] & after[kind] for kind in {"train", "evaluate", *resting})
+    # No random number hangs on a version, and a cell stays the cell that it was.
+    assert identities_of(base) == identities and cell(defense).key == key
 
 
 def fields_of(family: Family) -> list[tuple[str, str]]:
