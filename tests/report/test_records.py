@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.core.errors import BenchError
-from bench.report.records import distinct, fault, load_records, usable
+from bench.report.records import canonical, distinct, fault, load_records, usable
 from tests.report.fixtures import record
 
 
@@ -97,6 +97,9 @@ def test_of_a_retried_cell_the_success_counts() -> None:
     failed, done = record(error=("CellError", "no", "")), record()
     assert failed["key"] == done["key"]
     assert distinct([failed, done, dict(done)]) == ([done], [failed])
+    early = {"another field": "", **failed}  # whichever comes first as text
+    assert canonical(early) < canonical(done) < canonical(failed)
+    assert distinct([done, early]) == distinct([early, done]) == ([done], [early])
 
 
 def test_a_file_of_another_kind_is_never_called_a_record_to_delete(tmp_path: Path) -> None:
