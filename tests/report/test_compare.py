@@ -120,6 +120,14 @@ def test_single_records_are_compared_whatever_differs(run: Planted) -> None:
     assert cell["tests"]["asr"]["first_only"] == 1  # other triggers on the same test rows are paired by row
 
 
+def test_poisoned_rows_that_nobody_can_place_are_not_paired(run: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.report.test_compare.ROWS", [-1, -1, -1, -1])
+    first = run.add(RIGHT, [1, 1, 1, 1], attack="addsent")
+    second = run.add(RIGHT, [0, 1, 1, 1], attack="hiddenkiller", trigger="b" * 40)
+    (cell,) = compare(f"{run.folder}#{first}", f"{run.folder}#{second}")["cells"]
+    assert list(cell["tests"]) == ["cacc"] and "do not come from the same test rows" in cell["no_test"]
+
+
 def test_what_cannot_be_paired_is_said(run: Planted, tmp_path: Path) -> None:
     one = run.add(RIGHT, [1, 1, 1, 1], target=1)
     other = run.add(RIGHT, [0, 0, 0, 0], target=0)
