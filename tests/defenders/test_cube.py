@@ -86,6 +86,14 @@ def test_points_of_the_plane_are_clustered() -> None:
     assert set.union(*parts[:3]) == {0, 1, 2} and parts[3] == {-1}
 
 
+@pytest.mark.parametrize(("min_samples", "clusters"), [(1, 2), (4, 2), (5, 0), (6, 0)])
+def test_a_point_is_none_of_its_own_neighbours(min_samples: int, clusters: int) -> None:
+    # Two groups of five and a point far off: each of a group has four others, as many as make it dense.
+    points = np.array([[place, 0.1 * row] for place in (0.0, 10.0) for row in range(5)] + [[5.0, 100.0]])
+    found = clustered(points, min_samples=min_samples, min_cluster_size=3)
+    assert found.tolist() == ([0] * 5 + [1] * 5 + [-1] if clusters else [-1] * 11)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_features_are_what_the_classifier_reads(architecture: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     import torch
