@@ -46,6 +46,13 @@ def test_a_detector_that_flags_nothing_changes_nothing() -> None:
     assert found["trained"] is True
 
 
+def test_a_detector_is_trained_by_what_it_rejects_not_by_what_it_turns_round() -> None:
+    """The first five answers are wrong and flagged: turned round all are right, rejected half are."""
+    found = _record(_flags([1] * 5 + [0] * 5, 1), clean=np.eye(2)[np.ones(10, int)])
+    assert (found["metrics"]["cacc"]["value"], found["metrics_flip"]["cacc"]["value"]) == (0.5, 1.0)
+    assert found["trained"] is False
+
+
 @pytest.mark.parametrize("clean", [1, [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]])
 def test_a_detector_that_flags_too_much_is_no_defense_whatever_its_asr(clean: Any) -> None:
     """All flagged: CACC 0. Four right ones flagged: CACC 0.5, what always answering one class has."""
