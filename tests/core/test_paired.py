@@ -30,10 +30,20 @@ def test_mcnemar_is_scipys_binomial_test(first_only: int, second_only: int) -> N
 
 @pytest.mark.parametrize(
     ("differences", "p"),
-    [([], None), ([1.0], None), ([0.0, 0.0], 1.0), ([0.1, 0.2, 0.3], 2 / 8), ([3, -1, 2], 4 / 8), ([1, -1], 1.0)],
+    [
+        ([], None),
+        ([1.0], None),
+        ([0.0, 0.0], 1.0),
+        ([0.1, 0.2, 0.3], 2 / 8),
+        ([3, -1, 2], 4 / 8),
+        ([1, -1], 1.0),
+        ([4, 4, 3, -7], 14 / 16),
+        ([0.4, 0.4, 0.3, -0.7], 14 / 16),
+    ],
 )
 def test_sign_flip_by_hand(differences: list[float], p: float | None) -> None:
     # 3 - 1 + 2 = 4; of the eight sums of +-3 +-1 +-2, 6, 4, -4 and -6 are as far from 0.
+    # 4 + 4 + 3 - 7 = 4; of the sixteen sums only 2 and -2 are nearer. Tenths of them differ in their last bits.
     assert sign_flip(differences) == p
 
 
@@ -49,3 +59,5 @@ def test_sign_flip_knows_no_direction_and_has_a_least_p(differences: list[float]
 def test_many_pairs_are_drawn_and_repeat() -> None:
     differences = [0.01 * (place % 5) for place in range(30)]
     assert sign_flip(differences) == sign_flip(differences) < 0.001
+    # Of 10,000 draws none is likely to have 30 like signs (2 / 2^30): what is counted is the given assignment alone.
+    assert sign_flip([1.0] * 30) == 1 / 10_001
