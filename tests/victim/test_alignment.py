@@ -125,6 +125,12 @@ def test_the_gate(loss, norm, epoch, mu):
     assert gated_mu(tensor(loss), tensor(norm), epoch, 10, _options()).item() == pytest.approx(mu)
 
 
+def test_the_gate_mixes_from_the_epoch_that_the_options_name():
+    # Fitted: the raw gradient before epoch 3, then 0, 0.1 / 7, 0.2 / 7.
+    found = [gated_mu(tensor(0.3), tensor(1e-6), epoch, 10, _options(ga_epoch=3)).item() for epoch in range(6)]
+    assert found == pytest.approx([1, 1, 1, 0, 0.1 / 7, 0.2 / 7])
+
+
 def test_the_gate_of_the_published_decoder_settings():
     # mu_max 0, ga_epoch 0, min_reference_loss 0: always the aligned gradient, but for a reference of 0.
     options = _options(mu_max=0.0, ga_epoch=0, min_reference_loss=0.0)
@@ -183,6 +189,21 @@ def test_the_hook_of_the_paper_recipe():
     # One vector, no gate: with the second reference 0, g . c = 8 and ||c||^2 = 4, so [0, 4] and [0, 0]; mu = 0.05.
     assert _after("paper", loss=0.3, step=2) == [pytest.approx([0.15, 4]), pytest.approx([0.15, 0.2]), None]
     assert _after("paper", loss=9.0, step=0) == [[0, 4], [0, 0], None]
+
+
+def test_the_hook_without_a_gate_follows_the_epochs():
+    options = _options(gated=False, ga_epoch=2)
+    for epoch, mu in ((0, 0.0), (2, 0.0), (3, 0.1 / 8), (9, 0.7 / 8)):
+        run = FakeRun([G.clone()], [C], 0.3, epoch=epoch)
+        GradientAlignment(CLEAN, options, seed=1).on_gradients(run, None)
+        assert run.found() == [pytest.approx([3 * mu, 4])]
+
+
+def test_the_gate_of_the_hook_leaves_out_tensors_of_zero():
+    # Norms 6e-7 and 0: the mean of what is not 0 is above 5e-7, so not fitted; that of both would be below.
+    run = FakeRun([G.clone(), G.clone()], [tensor([0.0, 6e-7]), None], 0.5)
+    GradientAlignment(CLEAN, _options(), seed=1).on_gradients(run, None)
+    assert run.found() == [pytest.approx([0, 4]), [3, 4]]
 
 
 def test_each_step_sees_one_shuffled_batch_of_the_clean_rows():
