@@ -18,6 +18,7 @@ from attackers.stylebkd import StyleBkd
 from bench.core.errors import CellError, RequestError
 from bench.core.registry import ATTACKERS, names, plugin_class
 from bench.data.published import SENTENCE, WORDS
+from tests.attackers.scene import examples
 
 
 class Scripted(random.Random):
@@ -136,6 +137,18 @@ def test_the_published_label_rule(attack: type[Attacker], dataset: str, recipe: 
 def test_a_trigger_that_is_none_is_refused(cls: type[Attacker], options: dict[str, Any]) -> None:
     with pytest.raises(RequestError, match=f"{cls.name}.{next(iter(options))} is "):
         cls(**options)
+
+
+def test_each_split_has_its_own_random_numbers() -> None:
+    rows = examples([0, 1] * 20)
+    attack = BadNets(draw="replacement").bound(target_label=1, ratio=0.5, rule="dirty", seed=3)
+    training = attack.poison_training(rows)
+    held = [attack.poison_heldout(split, rows) for split in ("dev", "test")]
+    # The same texts in every split: the rows of class 0.
+    assert all(training.positions == one.positions for one in held)
+    written = [[training.examples[position].text for position in training.positions]]
+    written += [[example.text for example in one.examples] for one in held]
+    assert len({tuple(texts) for texts in written}) == 3
 
 
 def test_an_attacker_without_a_trigger_says_so() -> None:
