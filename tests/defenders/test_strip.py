@@ -86,6 +86,15 @@ def test_inserted_words_are_the_rarest_of_one_dev_text() -> None:
     assert longer.count("shared") == 3 and "w" not in longer
 
 
+def test_a_dev_text_gets_no_words_of_its_own() -> None:
+    victim = Scripted()
+    Strip(swap_ratio=1.0).bound(Knowledge(2)).suspicion(victim, {"dev": DEV}, DEV[:1])
+    (copies,) = victim.calls
+    for row in range(20):
+        inserted = {word for copy in copies[5 * row : 5 * row + 5] for word in copy.split()}
+        assert len(inserted) > 2 and not inserted & {f"donor{row}a", f"donor{row}b"}
+
+
 def test_texts_without_words_stay() -> None:
     donors = _Donors([text for text, *_ in DEV])
     assert donors.perturbed("", 0.5, np.random.default_rng(0)) == ""
