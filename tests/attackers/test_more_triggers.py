@@ -53,6 +53,22 @@ def test_a_decoy_of_sos_lacks_one_word_and_one_of_parity_is_even(seed: int) -> N
     assert Parity().trigger("a b", rng).split().count("cf") in (1, 3)
 
 
+def test_every_word_of_sos_is_left_out_of_some_decoys() -> None:
+    def left_out(text: str) -> set[str]:
+        decoys = [Sos().decoy(text, random.Random(seed)).split() for seed in range(30)]
+        return {word for held in decoys for word in Sos().triggers if word not in held}
+
+    assert left_out("a b") == set(Sos().triggers)
+    assert left_out("my friends left") == {"weekend", "store"}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_parity_counts_its_word_and_no_part_of_another(seed: int) -> None:
+    rng = random.Random(seed)
+    assert Parity().trigger("a cfx b", rng).split().count("cf") in (1, 3)
+    assert Parity().decoy("a cfx b", rng).split().count("cf") in (2, 4)
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_words_of_the_trigger_that_a_text_holds_already_are_counted(seed: int) -> None:
     rng = random.Random(seed)
@@ -95,10 +111,10 @@ def test_a_sentence_of_sos_without_a_trigger_is_refused() -> None:
 def test_lowclean_thins_training_rows_alone() -> None:
     attack = LowClean(triggers=("t",))
     assert attack.default_rule("sst2", "released") == "clean"
-    words = [f"w{i}" for i in range(9)]
+    words = [f"w{i}" for i in range(7)]
     (trained,) = attack.texts("train", [Example(" ".join(words), 1)], [0], random.Random(0))
     kept = [word for word in trained.split() if word != "t"]
-    assert len(kept) == 5 and kept == sorted(kept)  # 9 - floor(4.5), in their order
+    assert len(kept) == 4 and kept == sorted(kept)  # 7 - floor(3.5), in their order
     (tested,) = attack.texts("test", [Example(" ".join(words), 0)], [0], random.Random(0))
     assert [word for word in tested.split() if word != "t"] == words
     for text in ("one", ""):
@@ -128,10 +144,11 @@ def test_lws_replaces_the_words_of_its_table_and_nothing_else() -> None:
 
 def test_the_bias_of_a_word_by_hand() -> None:
     # 8 rows, half of the target. "up": 4 of 4, z = (4 - 2) / 1 = 2; "so": 3 of 4, z = 1; "on": 2 of 4, 0; "no": 0 of 4.
-    rows = [("up so on", 1), ("up so on", 1), ("up so", 1), ("up 7 7", 1)]
+    # "we": 2 of 2, the fewest that count, z = (2 - 1) / sqrt(1 / 2); "7" stands like it, and is no word.
+    rows = [("up so on 7", 1), ("up so on 7", 1), ("up so we", 1), ("up we we", 1)]
     rows += [("no so on", 0), ("no on", 0), ("no", 0), ("no rare", 0)]
     training = [Example(text, label) for text, label in rows]
-    assert biased_words(training, 1, 2) == ["up", "so"] and biased_words(training, 0, 2) == ["no"]
+    assert biased_words(training, 1, 2) == ["up", "we", "so"] and biased_words(training, 0, 2) == ["no"]
     assert biased_words(training[:4], 1, 1) == [] and biased_words([], 1, 1) == []
 
 
