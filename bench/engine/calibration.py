@@ -22,7 +22,7 @@ from bench.engine import plugins
 from bench.engine.estimate import LOADING, PREDICTING, STEPPING, Rates, Sized, dataset_of, model_of, rate_name
 from bench.engine.sharding import shards_of
 from bench.engine.stages import Stage
-from bench.engine.work import restored_dataset
+from bench.engine.work_data import restored_dataset
 
 STEPS = 3  # of which the first warms up
 TEXTS = 64  # that are predicted

@@ -19,7 +19,7 @@ from typing import Any
 from bench.core.errors import BenchError
 from bench.core.spec import Part
 from bench.engine.stages import Stage
-from bench.engine.work import restored_dataset
+from bench.engine.work_data import restored_dataset
 
 PREDICTIONS = 10  # for each text that a defense looks at, where nothing was measured
 STEPPING, PREDICTING, LOADING = "one row trained on", "one text predicted", "one victim loaded"  # what is calibrated

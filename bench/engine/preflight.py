@@ -16,7 +16,7 @@ from bench.engine.plan import Plan
 from bench.engine.sharding import groups_of, shards_of, too_few
 from bench.engine.stages import Stage, with_ancestors
 from bench.engine.todo import Todo
-from bench.engine.work import restored_dataset
+from bench.engine.work_data import restored_dataset
 
 MEMORY_PER_WORKER = 1.5e9  # bytes: torch, a small model, its gradients and moments
 

@@ -43,7 +43,7 @@ def test(job: Any) -> dict[str, Any]:
 
 def _load(job: Any) -> Any:
     from bench.data.published import load_published
-    from bench.engine.work import restored_dataset
+    from bench.engine.work_data import restored_dataset
 
     if job.content["target_label"] != PUBLISHED_TARGET:
         raise CellError(
