@@ -45,7 +45,7 @@ def save_adapter(reference: str, to: str | Path) -> Path:
     manifest = store.manifest(key)
     if manifest is None or WEIGHTS_FILE not in manifest["files"]:
         raise RequestError(
-            f"The weights of {reference!r} were not kept.", "Delete its record and run the grid with --keep-weights."
+            f"The weights of {reference!r} were not kept.", "Run that cell with --keep-weights into another --out."
         )
     content = manifest["content"]
     options = _lora(content.get("defense"))

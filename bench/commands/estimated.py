@@ -31,7 +31,7 @@ def missing(plan: Plan, out: Path) -> list[Stage]:
     """Return the stages that a run into this folder would build; nothing is written."""
     if not (out / "records").is_dir() and not (out / "store").is_dir():
         return plan.unique()  # no key is needed
-    return list(Runner(plan, out, {}).todo().stages.values())
+    return list(Runner(plan, out, {}, read_only=True).todo().stages.values())
 
 
 def place_of(request: Any, plan: Plan) -> tuple[list[str], int]:

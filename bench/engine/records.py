@@ -63,15 +63,16 @@ def failed_record(
 
 
 def error_of(error: BaseException, stage: str, trace: str | None = None) -> dict[str, Any]:
-    """Return an error as it stands in a record."""
+    """Return an error as it stands in a record, where half a character, as in the name of a file, is its escape."""
     expected = isinstance(error, BenchError)
-    return {
+    said = {
         "type": type(error).__name__,
         "message": error.problem if expected else str(error) or type(error).__name__,
         "remedy": error.remedy if expected else "",
         "stage": stage,
         "traceback": None if expected else trace,
     }
+    return {name: text and text.encode("utf-8", "backslashreplace").decode("utf-8") for name, text in said.items()}
 
 
 def _head(cell: Cell, stages: CellStages | None, environment: Mapping[str, Any]) -> dict[str, Any]:

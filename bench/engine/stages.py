@@ -141,8 +141,10 @@ class Chains:
                 tests = self._filtered(tests, setting, {"victim": victim})
             else:
                 setting = {"defense": part, "seed": cell.seed, **_spared(defense, taken)}
-                drawn = defense.filter_is_drawn
-                tests = self._filtered(tests, setting) if drawn else self._apart(tests, setting, defense.calibrated)
+                seeded = defense.calibrated or _own_rows(defense) > 0
+                tests = (
+                    self._filtered(tests, setting) if defense.filter_is_drawn else self._apart(tests, setting, seeded)
+                )
         evaluate = self.stage("evaluate", {"precision": cell.precision}, {**tests, "victim": victim})
         detect = tuple(
             self.stage("detect", {**self._setting(cell, part), **_spared(defense, taken)}, {**tests, "victim": victim})
@@ -158,10 +160,10 @@ class Chains:
         made = self.stage("filter", setting, {**tests, **(lent or {})})
         return {"load": tests["load"], "trigger": tests["trigger"], "filter": made}
 
-    def _apart(self, tests: Mapping[str, Stage], setting: Mapping[str, Any], calibrated: bool) -> dict[str, Stage]:
+    def _apart(self, tests: Mapping[str, Stage], setting: Mapping[str, Any], seeded: bool) -> dict[str, Stage]:
         """Return the same with the clean texts in a stage of their own, which knows no attack and which all share."""
-        # The seed decides nothing but which rows calibrate.
-        shared = {**setting, "seed": setting["seed"] if calibrated else 0, "texts": "clean"}
+        # The seed decides nothing but which clean rows the defense has, if any.
+        shared = {**setting, "seed": setting["seed"] if seeded else 0, "texts": "clean"}
         before = {role: tests[role] for role in ("clean", "filter") if role in tests}
         above = dict(list(before.items())[:1])  # the clean texts of the last filter, wherever they are
         clean = self.stage("filter", shared, {"load": tests["load"], **above})

@@ -74,7 +74,8 @@ def write_json(path: Path, content: Mapping[str, Any], indent: int | None = 1) -
     """
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with draft.open("w", encoding="utf-8") as stream:
+        # Half a character, as in the name of a folder that is no UTF-8, becomes what JSON writes for it: its escape.
+        with draft.open("w", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(json.dumps(content, indent=indent, sort_keys=True, ensure_ascii=False, allow_nan=False))
         draft.replace(path)
     except OSError as error:

@@ -11,7 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.commands.estimated import Estimated, lines, words
+from bench.commands.estimated import Estimated, lines, missing, words
 from bench.commands.run import Request
 from bench.engine.calibration import cache_file, cached, calibrate, keep
 from bench.engine.estimate import (
@@ -28,6 +28,9 @@ from bench.engine.estimate import (
     rates_of_runs,
     units,
 )
+from bench.engine.expand import expand
+from bench.engine.grid import Grid
+from bench.engine.plan import make_plan
 from bench.engine.runner import Report
 from bench.engine.store import Store
 from tests.engine.acting import HERE
@@ -159,3 +162,15 @@ def test_a_run_says_how_far_its_estimate_was_off(tiny: Any, tmp_path: Path) -> N
 @pytest.mark.parametrize(("seconds", "text"), [(3.2, "3 s"), (99, "99 s"), (600, "10 min"), (7200, "2.0 h")])
 def test_times_in_words(seconds: float, text: str) -> None:
     assert words(seconds) == text
+
+
+def test_a_plan_leaves_what_it_cannot_read_where_it_is(tmp_path: Path) -> None:
+    plan = make_plan(
+        expand([Grid(datasets=("demo",), attacks=("badnets",), models=("minilm-l6",), defenders=("vanilla",))])
+    )
+    (key,) = plan.cells
+    record = tmp_path / "records" / f"{key}.json"
+    record.parent.mkdir()
+    record.write_text('{"schema_version": 2}')
+    assert {stage.kind for stage in missing(plan, tmp_path)} >= {"train", "evaluate"}
+    assert record.read_text() == '{"schema_version": 2}' and not (tmp_path / "store").exists()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.core.spec import Cell, Part
-from bench.engine.records import _measured
+from bench.engine.records import _measured, error_of
 
 CELL = Cell(Part("demo"), Part("badnets"), Part("bert"), Part("strip"))
 LABELS = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
@@ -59,3 +59,9 @@ def test_a_detector_that_flags_too_much_is_no_defense_whatever_its_asr(clean: An
     found = _record(_flags(clean, 1))
     assert found["metrics"]["asr"]["hits"] == 0
     assert found["trained"] is False
+
+
+def test_half_a_character_in_an_error_is_recorded_as_its_escape() -> None:
+    found = error_of(ValueError("no lexicon at /data/caf\udce9"), "poison", "Traceback: caf\udce9, café")
+    assert (found["message"], found["traceback"]) == ("no lexicon at /data/caf\\udce9", "Traceback: caf\\udce9, café")
+    assert error_of(ValueError("plain"), "train")["traceback"] is None

@@ -49,6 +49,17 @@ class SettledByDev(Settled):
 
 
 @dataclass(frozen=True)
+class SettledByItsOwnRows(Settled):
+    """The same, by clean rows that it learns from."""
+
+    name = "settled-by-its-own-rows"
+
+    def samples(self) -> int:
+        """Return the number of clean rows."""
+        return 40
+
+
+@dataclass(frozen=True)
 class LikeStrip(Defender):
     """Flags inputs."""
 
@@ -119,10 +130,10 @@ def test_the_defenses_of_one_setting_train_the_victim_once() -> None:
 
 def test_clean_texts_are_rewritten_once_for_all_attacks_victims_and_seeds() -> None:
     axes = {"attacks": ("badnets", "addsent"), "models": ("bert-base", "roberta-base"), "seeds": (0, 1)}
-    names = ("LikeOnion", "Settled", "SettledByDev")
+    names = ("LikeOnion", "Settled", "SettledByDev", "SettledByItsOwnRows")
     counts = [plan(defenders=(f"{HERE}:{name}",), **axes).summary() for name in names]
     # Each of 8 victims; each of 2 attacks and 2 seeds, with clean texts that are one, or one for a seed.
-    assert [found["stages_filter"] for found in counts] == [8, 4 + 1, 4 + 2]
+    assert [found["stages_filter"] for found in counts] == [8, 4 + 1, 4 + 2, 4 + 2]
     # The fine-tuned victims see what was made of the clean texts; with one defense behind another too.
     (chained,) = plan(defenders=(f"{HERE}:Settled>{FILTER}>{HERE}:Settled",)).stages.values()
     evaluate = chained.evaluate

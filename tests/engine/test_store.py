@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 
-from bench.engine.store import Store, StoreError
+from bench.engine.store import Store, StoreError, write_json
 
 KEY = "ab" * 20
 
@@ -75,3 +77,11 @@ def test_a_store_that_cannot_be_written_is_an_error_with_a_remedy(tmp_path: Path
     blocked.write_text("in the way")
     with pytest.raises(StoreError, match="cannot be written"), Store(blocked / "store").draft(KEY):
         pass
+
+
+def test_the_name_of_a_folder_that_is_no_utf8_can_be_written_and_read(tmp_path: Path) -> None:
+    content = {"folder": os.fsdecode(b"/data/caf\xe9"), "plain": "café"}
+    write_json(tmp_path / "requests.json", content)
+    assert json.loads((tmp_path / "requests.json").read_text(encoding="utf-8")) == content
+    assert "café" in (tmp_path / "requests.json").read_text(encoding="utf-8")
+    assert [path.name for path in tmp_path.iterdir()] == ["requests.json"]
