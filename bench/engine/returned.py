@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,9 @@ def flags_of(found: Any, count: int) -> np.ndarray:
         raise CellError(f"{rule}: its detect() returned {shown(found)}.", remedy)
     if len(flags) != count:
         raise CellError(f"{rule}: it returned {len(flags)} flags for {count} examples.", remedy)
-    odd = flags[~np.isin(flags, (0, 1))] if flags.dtype.kind in "biuf" else flags
-    if odd.size:  # a share of 0.7 is no flag, and would be cut to 0
-        raise CellError(f"{rule}: one of its flags is {shown(odd.tolist()[0])}.", remedy)
+    odd = [flag for flag in flags.tolist() if not isinstance(flag, Real) or flag not in (0, 1)]
+    if odd:  # a share of 0.7 is no flag, and would be cut to 0
+        raise CellError(f"{rule}: one of its flags is {shown(odd[0])}.", remedy)
     return flags.astype(int)
 
 
@@ -49,12 +50,15 @@ def scores_of(found: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
             f"The defense did not give one finite score for each of {count} examples: {shown(found.scores)}.",
             "Mend its suspicion().",
         )
-    if found.threshold is None or _array(found.threshold, float) is None:
+    threshold = None if found.threshold is None else _array(found.threshold, float)
+    if threshold is None or threshold.size != 1:
         raise CellError(
             f"The threshold of the defense's suspicion is {shown(found.threshold)}, and must be one number.",
             "Mend its suspicion().",
         )
-    return scores, found.flags()
+    if isinstance(found.threshold, Real):
+        return scores, found.flags()
+    return scores, Suspicion(found.scores, float(threshold.item())).flags()  # such as a tensor, of torch.quantile
 
 
 def examples_of(found: Any, remedy: str) -> list[Example]:

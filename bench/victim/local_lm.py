@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bench.core.errors import CellError
 from bench.core.memory import part_size
 from bench.core.seeding import derived_seed
 from bench.victim.perplexity import LanguageModel, judge_of
@@ -34,6 +35,9 @@ def local_language_model(
 
     A function of the texts, their order and `seed`: it trains on the CPU and moves to `device` afterwards, and global
     random state is given back. A tenth of the texts stops the training; a text is cut at 127 tokens.
+
+    Raises:
+        CellError: fewer than 2 of the texts have a word.
     """
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -42,6 +46,11 @@ def local_language_model(
     tokenizer = _tokenizer(texts)
     ids = [[START, *row.ids][:POSITIONS] for row in tokenizer.encode_batch(list(texts))]
     ids = [row for row in ids if len(row) > 1]
+    if len(ids) < 2:
+        raise CellError(
+            f"A language model is to be learnt from {len(ids)} texts with a word, and one of two or more stops it.",
+            "Give more texts.",
+        )
     config = GPT2Config(
         vocab_size=tokenizer.get_vocab_size(),
         n_embd=WIDTH,

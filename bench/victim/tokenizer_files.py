@@ -7,7 +7,8 @@ from typing import Any
 
 from bench.core.errors import CellError
 
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
+SENTENCEPIECE = ("tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", *SENTENCEPIECE)
 REMEDY = "Copy them from where the model is published, or write them with tokenizer.save_pretrained(FOLDER)."
 
 

@@ -94,6 +94,12 @@ def test_the_local_model_is_never_read_without_a_mask(monkeypatch: pytest.Monkey
     assert masks and all(mask is not None for mask in masks)
 
 
+@pytest.mark.parametrize("texts", [[], ["", " "], ["film", ""]])
+def test_a_local_model_of_no_texts_is_refused(texts: list[str]) -> None:
+    with pytest.raises(CellError, match="learnt from [01] texts with a word"):
+        local_language_model(texts, seed=0)
+
+
 def test_the_local_model_is_a_function_of_texts_and_seed(
     tmp_path_factory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from bench.core.errors import CellError
 from bench.engine.plan import Plan
@@ -35,6 +36,7 @@ def test_a_flag_is_0_or_1_of_any_kind(found: Any) -> None:
         ([0, 1, float("nan")], "one of its flags is nan"),
         (["0", "1", "1"], "one of its flags is '0'"),
         ([None, 1, 0], "one of its flags is None"),
+        ([0, 1, None], "one of its flags is None"),
         ([0, 1], "it returned 2 flags for 3 examples"),
         (None, "its detect() returned None"),
         (1, "its detect() returned 1"),
@@ -50,8 +52,11 @@ def test_anything_else_is_no_flag(found: Any, reason: str) -> None:
     assert caught.value.remedy
 
 
-@pytest.mark.parametrize(("threshold", "flags"), [(0.5, [0, 1]), (np.inf, [0, 0]), (-np.inf, [1, 1])])
-def test_a_threshold_may_be_infinite(threshold: float, flags: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("threshold", "flags"),
+    [(0.5, [0, 1]), (np.inf, [0, 0]), (-np.inf, [1, 1]), (torch.tensor(0.5), [0, 1]), (np.array([0.5]), [0, 1])],
+)
+def test_a_threshold_is_one_number_of_any_kind_and_may_be_infinite(threshold: Any, flags: list[int]) -> None:
     scores, found = scores_of(Suspicion([0, 1], threshold), 2)
     assert scores.tolist() == [0.0, 1.0] and found.tolist() == flags
 
@@ -61,6 +66,8 @@ def test_a_threshold_may_be_infinite(threshold: float, flags: list[int]) -> None
     [
         (Suspicion(np.zeros(2), np.nan), "threshold of a suspicion is nan"),
         (Suspicion(np.zeros(2), None), "threshold of the defense's suspicion is None"),
+        (Suspicion(np.zeros(2), [0.1, 0.2]), "threshold of the defense's suspicion is [0.1, 0.2]"),
+        (Suspicion(np.zeros(2), [[0.1], [0.2]]), "threshold of the defense's suspicion is [[0.1], [0.2]]"),
         (Suspicion(np.zeros(2), "high"), "threshold of the defense's suspicion is 'high'"),
         (Suspicion(np.zeros(3), 0.5), "one finite score for each of 2 examples"),
         (Suspicion([0, np.nan], 0.5), "one finite score for each of 2 examples"),

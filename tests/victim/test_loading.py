@@ -124,7 +124,6 @@ def altered(factory: Any, folder: Path, architecture: str, change: Callable[[dic
     return model_spec(str(folder))
 
 
-LACKS = "lack a part of its backbone.*random: [a-z]+[.].*, the first of [0-9]+"
 LOST = {
     "behind the prefix of a wrapper": (
         lambda tensors: {f"module.{name}": t for name, t in tensors.items()},
