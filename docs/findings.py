@@ -34,11 +34,14 @@ PAIRS = (
     ("fine-tuning", "fine-pruning"),
     ("vanilla", "cube"),
 )
-RETRAINED = tuple(name + way for name in ("lora", "musclelora") for way in ("", LONGER))
+RETRAINED = tuple(name + way for name in ("lora", "lora+ga", "musclelora") for way in ("", LONGER))
 LONGER_PAIRS = (
     ("lora", "lora" + LONGER),
+    ("lora+ga", "lora+ga" + LONGER),
     ("musclelora", "musclelora" + LONGER),
+    ("lora" + LONGER, "lora+ga" + LONGER),
     ("lora" + LONGER, "musclelora" + LONGER),
+    ("lora+ga" + LONGER, "musclelora" + LONGER),
 )
 Key = tuple[str, str, float, str]  # attack, defense, poison ratio, which cell of them
 Held = Mapping[Key, dict[str, Any]]

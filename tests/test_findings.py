@@ -251,6 +251,31 @@ def test_what_is_said_of_the_longer_training() -> None:
     assert "mean ASR of 34 %, 7 points above its floor (default: 27 above)" in " ".join(TEXT.split())
 
 
+def test_what_is_said_of_gradient_alignment_trained_longer() -> None:
+    rows = {tuple(row[:2]): row[2:] for row in lines_under("| From | To |")}
+    own, lora, multiscale = (
+        rows[pair]
+        for pair in (
+            ("lora+ga", "lora+ga, longer"),
+            ("lora, longer", "lora+ga, longer"),
+            ("lora+ga, longer", "musclelora, longer"),
+        )
+    )
+    text = " ".join(TEXT.split())
+    assert f"{-round(float(own[2]) - 1e-6)} points less than at the default, lower in all {own[3]}, and" in text
+    less = f"{-round(float(lora[2]))} below LoRA trained as long, at {-round(float(lora[1]))} points of CACC"
+    assert less in text and own[0] == own[3] == lora[0] == lora[3]
+    apart = (
+        f"{-round(float(multiscale[2]))} points below it in these cells (lower in {multiscale[3]} of {multiscale[0]},"
+    )
+    assert f"{apart} p {float(multiscale[4]):.2f}), at {round(float(multiscale[1]))} points more of CACC" in text
+    for attack, below in (("addsent", True), ("badnets", False)):
+        for name in ("lora+ga, longer", "musclelora, longer"):
+            found = by_seed(attack, name)
+            means = [np.mean([percent(one, metric) for one in found]) for metric in ("asr", "asr_floor")]
+            assert len(found) == 3 and (means[0] < means[1]) == below
+
+
 def test_the_errors_of_the_frequencies_are_those_of_the_records() -> None:
     lines = TEXT.split("| Training |")[1].split("\n\n")[0].splitlines()[2:]
     assert len(lines) >= 6
