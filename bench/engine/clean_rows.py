@@ -39,11 +39,13 @@ def divide(
     The order depends on the data set and the seed alone, so that a defense that asks for more rows
     gets those of a smaller request and more. `dataset` is its name: variants share the order.
     With a `budget` a defense gets exactly so many rows of its half: all for its method, all for calibration, or, where
-    it does both, half for each (the odd one for calibration), whatever number it asks for by itself.
-    Of the first `taken` rows other links of the same chain have made their methods: they calibrate nothing.
+    it does both, half for each (the odd one for calibration), whatever number it asks for by itself; each link of a
+    chain gets its own.
+    Of the first `taken` rows other links of the same chain have made their methods: they calibrate nothing, and what a
+    budget leaves for calibration lies behind them.
 
     Raises:
-        CellError: the method asks for more rows than the half holds.
+        CellError: the method or the budget asks for more rows than the half holds.
     """
     order = python_rng(seed, f"dev of {dataset}").sample(range(len(dev)), len(dev))
     half = len(dev) // 2
@@ -55,11 +57,20 @@ def divide(
                 f"A clean budget of {budget} rows is asked for, and half of the dev split holds {len(pool)}.",
                 "Lower clean_budget, or take a data set with more dev rows.",
             )
-        pool = pool[:budget]
         samples = method_rows(samples, calibrated, budget)
     if samples > len(pool):
         raise CellError(
             f"The defense needs {samples} clean samples, and half of the dev split holds {len(pool)}.",
             "Lower its clean_samples, or take a data set with more dev rows.",
         )
-    return CleanRows(tuple(selection), tuple(pool[:samples]), tuple(pool[max(samples, taken) :]) if calibrated else ())
+    if not calibrated:
+        return CleanRows(tuple(selection), tuple(pool[:samples]), ())
+    first = max(samples, taken)
+    end = len(pool) if budget is None else first + budget - samples
+    if end > len(pool):
+        raise CellError(
+            f"The defense calibrates on {end - first} rows of a clean budget of {budget}, behind {first} rows that are"
+            f" learnt from, and half of the dev split holds {len(pool)}.",
+            "Lower clean_budget, or the clean_samples of the links before, or take a data set with more dev rows.",
+        )
+    return CleanRows(tuple(selection), tuple(pool[:samples]), tuple(pool[first:end]))

@@ -116,26 +116,23 @@ class Chains:
         data = poison = self._poison(cell, load)
         asked = {"attack": cell.attack, "target_label": cell.target_label, "seed": cell.seed}
         trigger = self.stage("trigger", asked, {"load": load})
-        trained = None
-        for part, defense in links:
-            if "cleanse" in _acting(type(defense)):
-                shared = {"victim": self._train(cell, load, poison, None)} if defense.wants_victim else {}
-                setting = {**self._setting(cell, part), **_shown(cell)}
-                data = self.stage("cleanse", setting, {"load": load, "data": data, **shared})
-            if "train" in _acting(type(defense)):
-                trained = part
-        victim = self._train(cell, load, data, trained, trigger)
-        # Rows that a link learnt from set no threshold of a later one.
-        taken = max((_own_rows(defense) for part, defense in links if part is trained), default=0)
-        for part, defense in links:
-            if "repair" in _acting(type(defense)):
-                parents = {"load": load, "data": data, "victim": victim}
-                victim = self.stage("repair", {**self._setting(cell, part), **_spared(defense, taken)}, parents)
-                taken = max(taken, _own_rows(defense))
+        taken = 0  # rows that a link learnt from: they set no threshold of a later one
+        for part, defense in _that(links, "cleanse"):
+            shared = {"victim": self._train(cell, load, poison, None)} if defense.wants_victim else {}
+            setting = {**self._setting(cell, part), **_shown(cell), **_spared(defense, taken)}
+            data = self.stage("cleanse", setting, {"load": load, "data": data, **shared})
+            taken = max(taken, _own_rows(defense))
+        trained, spared = None, {}
+        for part, defense in _that(links, "train"):
+            trained, spared = part, _spared(defense, taken)
+            taken = max(taken, _own_rows(defense))
+        victim = self._train(cell, load, data, trained, trigger, spared)
+        for part, defense in _that(links, "repair"):
+            parents = {"load": load, "data": data, "victim": victim}
+            victim = self.stage("repair", {**self._setting(cell, part), **_spared(defense, taken)}, parents)
+            taken = max(taken, _own_rows(defense))
         tests: dict[str, Stage] = {"load": load, "trigger": trigger}
-        for part, defense in links:
-            if "filter" not in _acting(type(defense)):
-                continue
+        for part, defense in _that(links, "filter"):
             if defense.filter_uses_model:
                 setting = {**self._setting(cell, part), **_spared(defense, taken)}
                 tests = self._filtered(tests, setting, {"victim": victim})
@@ -145,11 +142,11 @@ class Chains:
                 tests = (
                     self._filtered(tests, setting) if defense.filter_is_drawn else self._apart(tests, setting, seeded)
                 )
+            taken = max(taken, _own_rows(defense))
         evaluate = self.stage("evaluate", {"precision": cell.precision}, {**tests, "victim": victim})
         detect = tuple(
             self.stage("detect", {**self._setting(cell, part), **_spared(defense, taken)}, {**tests, "victim": victim})
-            for part, defense in links
-            if "detect" in _acting(type(defense))
+            for part, defense in _that(links, "detect")
         )
         return CellStages(load, poison, trigger, victim, evaluate, detect)
 
@@ -184,8 +181,16 @@ class Chains:
         }
         return self.stage("poison", content, {"load": load})
 
-    def _train(self, cell: Cell, load: Stage, data: Stage, defense: Part | None, watched: Stage | None = None) -> Stage:
-        content, parents = self._setting(cell, defense), {"load": load, "data": data}
+    def _train(
+        self,
+        cell: Cell,
+        load: Stage,
+        data: Stage,
+        defense: Part | None,
+        watched: Stage | None = None,
+        spared: Mapping[str, Any] | None = None,
+    ) -> Stage:
+        content, parents = {**self._setting(cell, defense), **(spared or {})}, {"load": load, "data": data}
         if defense is None and not _recipe_trains(cell.model):
             content["recipe"] = ALIKE
         if cell.analysis is not None and watched is not None:
@@ -215,9 +220,17 @@ def _own_rows(defense: Any) -> int:
     return method_rows(defense.samples(), defense.calibrated, defense.clean_budget)
 
 
-def _spared(defense: Any, taken: int) -> dict[str, int]:
+def _that(links: Sequence[tuple[Part, Any]], kind: str) -> list[tuple[Part, Any]]:
+    """Return the links that act at a kind of stage."""
+    return [(part, defense) for part, defense in links if kind in _acting(type(defense))]
+
+
+def _spared(defense: Any, taken: int) -> dict[str, Any]:
     """Return what a stage's content says of rows that earlier links took; nothing where it makes no difference."""
-    return {"taken": taken} if defense.calibrated and taken > _own_rows(defense) else {}
+    if not defense.calibrated or taken <= _own_rows(defense):
+        return {}
+    # Stages that were built before hold thresholds of the few rows, or none, that a budget had left in front.
+    return {"taken": taken} if defense.clean_budget is None else {"taken": taken, "budget": "behind"}
 
 
 def _recipe_trains(model: Part) -> bool:

@@ -24,6 +24,11 @@ from bench.victim.spec import ModelSpec, model_names, model_spec
 MADE = "Written by `python -m bench docs` from the code: change the code, not this page."
 ORDER = ("cleanse", "train", "repair", "filter", "detect")
 AXES = ("datasets", "attacks", "defenders", "models", "poison_ratios", "seeds", "recipes", "precisions")
+CHAINED = (
+    "Defenses compose: `e-pur>fine-mixing`. Clean rows that a link of such a chain learns from set no threshold of\n"
+    "another. Under a `clean_budget` each link has exactly so many rows; those for its thresholds come from behind\n"
+    "the rows that the links before it learn from, and where the clean rows do not suffice, its stage fails."
+)
 LITERAL = re.compile(r"`[^`]*`")
 
 
@@ -37,6 +42,8 @@ def _plugins(family: Family) -> str:
     kind = family.kind.capitalize()
     parts = [f"# {kind}s", MADE]
     parts.append(f"`python -m bench new {family.kind} NAME` writes the file and the test of another one.")
+    if family is DEFENDERS:
+        parts.append(CHAINED)
     parts.append(_overview(family, found))
     for name in sorted(found):
         parts += _plugin(family, name, found[name])

@@ -77,6 +77,30 @@ class Cleanser(Defender):
 
 
 @dataclass(frozen=True)
+class LearntCleanser(Cleanser):
+    """Remove the same rows, having looked at clean ones."""
+
+    name = "learnt-cleanser"
+    clean_samples: Count = 5
+
+    def samples(self) -> int:
+        """Return how many."""
+        return self.clean_samples
+
+
+@dataclass(frozen=True)
+class LearntCleaner(Settled):
+    """Delete the same words, having looked at clean rows."""
+
+    name = "learnt-cleaner"
+    clean_samples: Count = 6
+
+    def samples(self) -> int:
+        """Return how many."""
+        return self.clean_samples
+
+
+@dataclass(frozen=True)
 class RemovesFirst(Defender):
     """Remove the first three training rows."""
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from bench.core.errors import CellError
 from bench.engine.clean_rows import divide
 from bench.engine.stages import with_ancestors
+from tests.engine.acting import HERE
 from tests.engine.conftest import Tiny
 from tests.engine.test_clean_rows import DEV
 
@@ -21,6 +25,27 @@ def test_rows_that_another_link_took_calibrate_nothing() -> None:
     assert len(fewer.calibration) == 200 - 96
 
 
+@pytest.mark.parametrize(("samples", "taken"), [(0, 96), (64, 96), (64, 20), (0, 60)])
+def test_a_budget_is_whole_behind_the_rows_that_were_taken(samples: int, taken: int) -> None:
+    parts = divide(DEV, samples, True, "sst2", 0, 70, taken)
+    learnt = divide(DEV, taken, False, "sst2", 0).method
+    assert len(parts.method) + len(parts.calibration) == 70 and len(parts.calibration) >= 35
+    assert not set(parts.calibration) & {*learnt, *parts.method, *parts.selection}
+
+
+def test_a_budget_that_does_not_fit_behind_them_is_refused() -> None:
+    assert len(divide(DEV, 0, True, "sst2", 0, 104, 96).calibration) == 104
+    with pytest.raises(CellError, match="105 rows of a clean budget of 105, behind 96 .* holds 200") as caught:
+        divide(DEV, 0, True, "sst2", 0, 105, 96)
+    assert "Lower clean_budget" in caught.value.remedy
+
+
+def test_a_budget_taken_from_behind_is_another_stage_than_one_cut_first(tiny: Tiny) -> None:
+    (stages,) = tiny.plan(defenders=["fine-tuning>strip"], set={"defense.clean_budget": 10}).stages.values()
+    (content,) = (stage.content for stage in stages.detect)
+    assert (content["taken"], content["budget"]) == (10, "behind")
+
+
 def test_only_a_link_that_would_calibrate_on_taken_rows_is_another_stage(tiny: Tiny) -> None:
     def taken(defense: str) -> list[tuple[str, int]]:
         (stages,) = tiny.plan(defenders=[defense]).stages.values()
@@ -31,6 +56,9 @@ def test_only_a_link_that_would_calibrate_on_taken_rows_is_another_stage(tiny: T
     assert taken("strip") == taken("e-pur>fine-mixing") == taken("fine-mixing") == []
     assert taken(CHAIN) == [("detect", 20)]
     assert taken("ga(clean_samples=30)>fine-mixing(clean_samples=20)") == [("repair", 30)]
+    assert taken(f"{HERE}:LearntCleanser>strip") == [("detect", 5)]
+    assert taken(f"{HERE}:LearntCleaner>strip") == [("detect", 6)]
+    assert taken(f"{HERE}:LearntCleanser>onion(lm=local)>{HERE}:LearntCleaner>strip") == [("filter", 5), ("detect", 6)]
 
 
 def test_a_record_counts_each_row_once(tiny: Tiny) -> None:
