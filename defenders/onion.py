@@ -166,6 +166,7 @@ class Onion(Defender):
             raise CellError(
                 f"Language model {self.lm!r} is no folder here, and as a hub id it has no pinned commit.",
                 "Name a folder, or set revision to the 40 hexadecimal digits of the commit.",
+                away=True,
             )
         return ModelSpec(name=self.lm, hub=self.lm, revision=revision)
 
@@ -175,7 +176,7 @@ class Onion(Defender):
         try:
             return weights_identity(spec)
         except CellError as error:
-            raise CellError(error.problem, REMEDY) from error
+            raise CellError(error.problem, REMEDY, away=True) from error
 
 
 def lm_place(lm: str, revision: str | None, lm_files: str | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from bench.commands.status import plan_into
 from bench.core.errors import RequestError
 from bench.engine.progress import claims
 from bench.engine.store import Store
-from bench.engine.upkeep import UNFINISHED, Freeable, free, freeable, run_claim
+from bench.engine.upkeep import UNFINISHED, Freeable, free, freeable, run_claim, unread
 
 
 def clean_folder(out: Path, yes: bool, everything: bool, console: Console) -> int:
@@ -35,6 +35,9 @@ def clean_folder(out: Path, yes: bool, everything: bool, console: Console) -> in
             group = [item for item in found if item.why == why]
             kept = "" if group[0] in chosen else " (kept; --all frees it)"
             console.print(f"{_size(group):>10}  {len(group)} x {why}{kept}", markup=False, highlight=False)
+        for reason in unread(plan):
+            note = f"{reason} Stages that may be made from it count as what an unfinished run would go on from."
+            console.print(note, markup=False, highlight=False)
         if not chosen:
             console.print("Nothing to free.", highlight=False)
         elif not yes:

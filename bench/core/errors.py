@@ -30,7 +30,14 @@ class DataError(BenchError):
 
 
 class CellError(BenchError):
-    """One cell cannot be: it becomes a failed record and the other cells run."""
+    """One cell cannot be: it becomes a failed record and the other cells run.
+
+    `away`: for want of files that decide the keys of its stages; it can be once they are back.
+    """
+
+    def __init__(self, problem: str, remedy: str = "", away: bool = False) -> None:
+        super().__init__(problem, remedy)
+        self.away = away
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> RequestError:

@@ -43,7 +43,8 @@ def run_claim(out: Path, shared: bool) -> Claim:
 def freeable(out: Path, plan: Plan) -> list[Freeable]:
     """Return all that can go from a folder; `plan` is that of everything that was asked for into it.
 
-    A stage that a record lists stays, without its weights: the record can be made again from it.
+    A stage that a record lists stays, without its weights: the record can be made again from it. While something that
+    was asked for is `unread`, what would be built from it has other keys: what no other plan has counts as unfinished.
     """
     store = Store(out / "store", read_only=True)
     found = [*_leftovers(out, store)]
@@ -51,6 +52,7 @@ def freeable(out: Path, plan: Plan) -> list[Freeable]:
     listed = _listed(out)
     todo = Runner(plan, out, {}, read_only=True).todo()
     planned = {stage.key for stage in plan.unique()}
+    unsure = bool(unread(plan))
     readers = {parent.key for stage in todo.stages.values() for parent in stage.parents.values()}
     for folder in _entries(store.root):
         for path in _entries(folder) if len(folder.name) == 2 else ():
@@ -59,13 +61,25 @@ def freeable(out: Path, plan: Plan) -> list[Freeable]:
                 continue
             kept = key in listed
             if not kept and key not in planned:
-                found.append(Freeable(OLD, path, _size(path), key))
+                found.append(Freeable(UNFINISHED if unsure else OLD, path, _size(path), key))
             elif not kept:
                 found.append(Freeable(UNFINISHED, path, _size(path), key))
             elif (path / WEIGHTS_FILE).is_file():
-                why = UNFINISHED if key in readers else WEIGHT
+                why = UNFINISHED if unsure or key in readers else WEIGHT
                 found.append(Freeable(why, path, (path / WEIGHTS_FILE).stat().st_size, key, weights=True))
     return found
+
+
+def unread(plan: Plan) -> list[str]:
+    """Return a sentence on each model, bank and file of a defense that decides keys and cannot be read now."""
+    found = []
+    for cell in plan.cells.values():
+        if "weights" not in cell.model.pins:
+            found.append(f"Model {cell.model.options.get('path') or cell.model.name} cannot be read.")
+        if "bank_file" in cell.attack.place and "bank" not in cell.attack.pins:
+            found.append(f"Bank {cell.attack.place['bank_file']} cannot be read.")
+    found += (error.problem for error in plan.impossible.values() if error.away)
+    return list(dict.fromkeys(found))
 
 
 def _leftovers(out: Path, store: Store) -> Iterator[Freeable]:

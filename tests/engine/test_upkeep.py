@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from bench.commands.clean import clean_folder
-from bench.commands.status import show_status
+from bench.commands.status import plan_into, show_status
 from bench.core.errors import RequestError
 from bench.engine.progress import look, read_requests, write_request
 from bench.engine.runner import Runner
@@ -84,6 +84,28 @@ def test_clean_frees_what_nothing_needs_and_no_more(tmp_path: Path) -> None:
     # What an unfinished run goes on from is still there: nothing is built twice.
     report = drive(str(out), "inline", 1)
     assert report.done == 10 and report.executed == len(runner.plan.unique()) - 12
+
+
+@pytest.mark.parametrize("away", ["model", "bank", "lm"])
+def test_what_is_made_from_files_that_are_away_is_kept(tmp_path: Path, away: str) -> None:
+    names = {"model": tmp_path / "model", "bank": tmp_path / "bank", "lm": tmp_path / "lm"}
+    for name in ("model", "lm"):
+        names[name].mkdir()
+        (names[name] / "config.json").write_text('{"model_type": "bert"}')
+    names["bank"].write_text("a bank")
+    chosen = {"attacks": [f"stylebkd(bank_file={names['bank']})"], "defenders": ["vanilla", f"onion(lm={names['lm']})"]}
+    out, said = tmp_path / "out", io.StringIO()
+    own = {"model.path": str(names["model"]), "model.sha256": None}
+    write_request(out, "demo", {**chosen, "models": ["minilm-l6"], "poison_ratios": [0.1], "set": own})
+    plan, store = plan_into(out, None), Store(out / "store")
+    for stage in plan.unique():
+        with store.draft(stage.key) as aside:
+            store.finish(stage.key, aside, {"kind": stage.kind})
+    names[away].rename(tmp_path / "gone")
+    clean_folder(out, True, False, Console(file=said, width=1000))
+    assert str(names[away]) in said.getvalue() and "Nothing to free." in said.getvalue()
+    (tmp_path / "gone").rename(names[away])
+    assert all(store.has(stage.key) for stage in plan.unique())
 
 
 def test_after_all_is_freed_the_records_of_a_finished_run_can_be_made_again(tmp_path: Path) -> None:
