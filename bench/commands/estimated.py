@@ -98,7 +98,8 @@ class Estimated:
     def __init__(self, request: Any, plan: Plan, out: Path, data_dir: Path | None, devices: Sequence[str]) -> None:
         here = request.engine in ("local", "inline")  # elsewhere are other machines, of which nothing is known
         stages = missing(plan, out) if here else []
-        self.workers = 1 if request.engine == "inline" else request.workers or preflight.default_workers(list(devices))
+        default = preflight.default_workers(list(devices), most_shards(plan.unique()))
+        self.workers = 1 if request.engine == "inline" else request.workers or default
         rates = {**cached(), **rates_of_runs(out, devices[0])} if stages else {}
         self.found = estimate(stages, rates, Sized(data_dir), devices[0]) if rates else Estimate()
         self.began = time.monotonic()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,10 +134,19 @@ def _remaining(progress: Progress, paces: Mapping[str, float]) -> float | None:
     mean = sum(paces.values()) / len(paces) if paces else None
     if mean is None or ("train" in kinds and "train" not in paces):
         return None
-    since = {stage.key: time.time() - float(owner.get("since", time.time())) for stage, owner in progress.running}
+    # A worker claims all members of a gang at once, and a journal says of each its share of the time.
+    held = Counter(_worker(owner) for _, owner in progress.running)
+    since = {
+        stage.key: (time.time() - float(owner.get("since", time.time()))) / held[_worker(owner)]
+        for stage, owner in progress.running
+    }
     costs = {s.key: max(0.0, paces.get(s.kind, mean) - since.get(s.key, 0.0)) for s in progress.left}
     longest: dict[str, float] = {}
     for stage in with_ancestors(progress.left):
         before = max((longest.get(parent.key, 0.0) for parent in stage.parents.values()), default=0.0)
         longest[stage.key] = before + costs.get(stage.key, 0.0)
-    return max(sum(costs.values()) / max(1, len(progress.running)), *longest.values())
+    return max(sum(costs.values()) / max(1, len(held)), *longest.values())
+
+
+def _worker(owner: Mapping[str, Any]) -> tuple[Any, Any]:
+    return owner.get("host"), owner.get("pid")

@@ -31,6 +31,7 @@ from bench.engine.estimate import (
 from bench.engine.expand import expand
 from bench.engine.grid import Grid
 from bench.engine.plan import make_plan
+from bench.engine.preflight import default_workers
 from bench.engine.runner import Report
 from bench.engine.store import Store
 from tests.engine.acting import HERE
@@ -157,6 +158,12 @@ def test_a_run_says_how_far_its_estimate_was_off(tiny: Any, tmp_path: Path) -> N
     # What was not run, or could not be estimated, is not compared.
     estimated.tell(Report(executed=3), console)
     assert console.export_text() == ""
+
+
+def test_a_run_of_sharded_trainings_is_estimated_for_the_workers_that_it_has(tiny: Any, tmp_path: Path) -> None:
+    plan, devices = tiny.plan(defenders=["vanilla"], set={"model.shards": 2}), [f"cuda:{i}" for i in range(8)]
+    estimated = Estimated(Request("tiny", engine="local"), plan, tmp_path, None, devices)
+    assert estimated.workers == default_workers(devices, 2) == 4
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.2, "3 s"), (99, "99 s"), (600, "10 min"), (7200, "2.0 h")])

@@ -19,8 +19,9 @@ from rich.console import Console
 from bench.commands.clean import clean_folder
 from bench.commands.status import plan_into, show_status
 from bench.core.errors import RequestError
-from bench.engine.progress import look, read_requests, write_request
+from bench.engine.progress import Progress, _remaining, look, read_requests, write_request
 from bench.engine.runner import Runner
+from bench.engine.stages import Stage
 from bench.engine.store import Store, StoreError
 from bench.engine.upkeep import LEFTOVERS, OLD, SPOILT, UNFINISHED, WEIGHT, free, freeable, run_claim
 from bench.engine.work import Machine
@@ -59,6 +60,16 @@ def test_progress_counts_what_is_done_failed_and_left(tmp_path: Path) -> None:
     assert progress.at_work and progress.seconds is not None and progress.seconds >= 0
     ((stage, owner),) = progress.running
     assert stage is not None and owner["pid"] == os.getpid()
+
+
+def test_the_members_of_a_gang_are_the_work_of_one_worker() -> None:
+    stages = [Stage("train", {"seed": seed}, {}) for seed in range(32)]
+    here = {"host": "one", "pid": 7, "since": time.time() - 80}
+    progress = Progress(at_work=True, running=[(stage, here) for stage in stages[:16]], left=stages)
+    # Of 32 shares of 10 s one worker has had 80 s.
+    assert _remaining(progress, {"train": 10.0}) == pytest.approx(32 * 10 - 80, abs=1)
+    progress.running += [(stage, {**here, "pid": 8}) for stage in stages[16:]]
+    assert _remaining(progress, {"train": 10.0}) == pytest.approx((32 * 10 - 2 * 80) / 2, abs=1)
 
 
 def test_clean_frees_what_nothing_needs_and_no_more(tmp_path: Path) -> None:
