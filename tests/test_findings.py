@@ -262,18 +262,22 @@ def test_what_is_said_of_gradient_alignment_trained_longer() -> None:
         )
     )
     text = " ".join(TEXT.split())
-    assert f"{-round(float(own[2]) - 1e-6)} points less than at the default, lower in all {own[3]}, and" in text
-    less = f"{-round(float(lora[2]))} below LoRA trained as long, at {-round(float(lora[1]))} points of CACC"
-    assert less in text and own[0] == own[3] == lora[0] == lora[3]
-    apart = (
-        f"{-round(float(multiscale[2]))} points below it in these cells (lower in {multiscale[3]} of {multiscale[0]},"
-    )
-    assert f"{apart} p {float(multiscale[4]):.2f}), at {round(float(multiscale[1]))} points more of CACC" in text
-    for attack, below in (("addsent", True), ("badnets", False)):
-        for name in ("lora+ga, longer", "musclelora, longer"):
-            found = by_seed(attack, name)
-            means = [np.mean([percent(one, metric) for one in found]) for metric in ("asr", "asr_floor")]
-            assert len(found) == 3 and (means[0] < means[1]) == below
+    inserted = [
+        percent(late, "asr") - percent(early, "asr")
+        for attack in ("badnets", "addsent")
+        for early, late in zip(by_seed(attack, "lora+ga"), by_seed(attack, "lora+ga, longer"), strict=True)
+    ]
+    assert len(inserted) == 6 and all(value < 0 for value in inserted)
+    assert f"loses {-np.mean(inserted):.0f} points on BadNets and AddSent, lower in all 6 cells" in text
+    hidden = [
+        np.mean([percent(one, "asr") for one in by_seed("hiddenkiller", f"lora+ga{way}")]) for way in (", longer", "")
+    ]
+    assert "(HiddenKiller {:.0f} against {:.0f})".format(*hidden) in text
+    assert own[0] == "10" and f"over the ten {-float(own[2]):.0f} points less, p {float(own[4]):.2f}" in text
+    assert lora[0] == lora[3] == "10"
+    assert f"It is {-float(lora[2]):.0f} below LoRA trained as long, lower in all ten, at {-float(lora[1]):.0f}" in text
+    apart = f"is {-float(multiscale[2]):.0f} points below it (lower in {multiscale[3]} of {multiscale[0]},"
+    assert f"{apart} p {float(multiscale[4]):.2f}), at {float(multiscale[1]):.1f} points more of CACC" in text
 
 
 def test_the_errors_of_the_frequencies_are_those_of_the_records() -> None:
