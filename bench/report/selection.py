@@ -185,10 +185,10 @@ def _one_variant(
     """
     kept, dropped = list(records), []
     for kind, reason, scope in _OPTION_SCOPES:
+        placed = [(record, scope(record), _options(record, kind)) for record in kept]
         cells: dict[tuple[str, ...], dict[str, set[tuple[object, ...]]]] = defaultdict(lambda: defaultdict(set))
         backing: dict[tuple[tuple[str, ...], str], int] = {}
-        for record in kept:
-            place, options = scope(record), _options(record, kind)
+        for record, place, options in placed:
             cells[place][options].add(_place(record))
             trained = (setting(record), *names(record)[:2], options)
             backing[place, options] = votes[trained] if kind == "model" else 0
@@ -196,8 +196,8 @@ def _one_variant(
             place: min(found, key=lambda one: (-backing[place, one], -len(found[one]), one))
             for place, found in cells.items()
         }
-        dropped += [(record, reason) for record in kept if _options(record, kind) != usual[scope(record)]]
-        kept = [record for record in kept if _options(record, kind) == usual[scope(record)]]
+        dropped += [(record, reason) for record, place, options in placed if options != usual[place]]
+        kept = [record for record, place, options in placed if options == usual[place]]
     single: dict[tuple[object, ...], Record] = {}
     # Of a cell that was also run with an analysis looking on, the plain one stands.
     for record in sorted(kept, key=lambda item: (item["cell"].get("analysis") is not None, item["key"])):
