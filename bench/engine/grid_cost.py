@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,6 +120,7 @@ def _ours(name: str, plan: Plan, machine: Machine, workers: int, tell: Tell) -> 
             if event == "record":
                 tell(f"{name}: {value['cell']['attack']['name']} {value['cell']['defense']['name']}")
 
+        _cold()
         began = time.perf_counter()
         runner = Runner(plan, Path(folder), {}, listener=listen)
         devices = () if machine.device == "cpu" else (machine.device,)
@@ -135,6 +136,12 @@ def _ours(name: str, plan: Plan, machine: Machine, workers: int, tell: Tell) -> 
         built = [(stage.kind, store.manifest(stage.key)) for stage in plan.unique()]
         spent = _summed((kind, manifest["seconds"]) for kind, manifest in built if manifest is not None)
     return _side(name, seconds, plan.summary()["trainings"], records, list(report.failed.values()), spent)
+
+
+def _cold() -> None:
+    """End the process from which workers are forked, if one is left of another side: each side pays for its imports."""
+    if hasattr(forkserver, "_forkserver"):  # multiprocessing itself has no public way to stop it
+        forkserver._forkserver._stop()
 
 
 def _alone(name: str, plan: Plan, machine: Machine, workers: int, tell: Tell) -> dict[str, Any]:

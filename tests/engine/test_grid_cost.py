@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,15 @@ def test_both_sides_run_the_same_cells(tiny: Any) -> None:
         return tiny.plan(defenders=["vanilla", "strip"], precisions=[precision])
 
     told: list[str] = []
-    rows = grid_cost(plan_at, Machine(None), workers=1, sides=["ours", "ours-bf16", "alone"], tell=told.append)
+    served: dict[str, set[int]] = {}
+
+    def tell(text: str) -> None:
+        told.append(text)
+        served.setdefault(text.partition(":")[0], set()).add(forkserver._forkserver._forkserver_pid)
+
+    rows = grid_cost(plan_at, Machine(None), workers=1, sides=["ours", "ours-bf16", "alone"], tell=tell)
+    # Each of our sides forks its workers from a process of its own, so that none finds the imports done.
+    assert len(served["ours"]) == len(served["ours-bf16"]) == 1 and served["ours"] != served["ours-bf16"]
     assert [row["name"] for row in rows] == ["ours", "ours-bf16", "alone"]
     assert [row["trainings"] for row in rows] == [1, 1, 2] and len(told) == 6
     for row in rows:
