@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from finding_cells import (
     ATTACKS,
@@ -123,6 +124,36 @@ def paired(held: Held, pairs: Iterable[tuple[str, str]] = PAIRS, *more: str) -> 
     return "\n".join(lines)
 
 
+def control(held: Held) -> str:
+    """Return what each defense leaves under each attack's trigger where no row is poisoned, by mean ASR; one seed."""
+    rows = []
+    for defense, found in _controls(held).items():
+        asr = [rate(record, "asr") for record in found]
+        shown = (means(found, "cacc"), means(found, "asr_floor"), *(f"{value:.2f}" for value in asr))
+        rows.append((statistics.fmean(asr), line([defense, *shown])))
+    return "\n".join([header("Defense", "CACC", "Floor", *ATTACKS), *(text for _, text in sorted(rows))])
+
+
+def added(held: Held) -> str:
+    """Return the points of ASR that poisoning adds: the mean over seeds at the findings' ratio, less the control's."""
+    rows = []
+    for defense, found in _controls(held).items():
+        more = [
+            statistics.fmean(rate(record, "asr") for record in seeds_of(held, attack, defense)) - rate(clean, "asr")
+            for attack, clean in zip(ATTACKS, found, strict=True)
+        ]
+        seeds = str(len(seeds_of(held, ATTACKS[0], defense)))
+        rows.append((statistics.fmean(more), line([defense, seeds, *(f"{value:+.1f}" for value in more)])))
+    return "\n".join([header("Defense", "Poisoned seeds", *ATTACKS), *(text for _, text in sorted(rows))])
+
+
+def _controls(held: Held) -> dict[str, list[dict[str, Any]]]:
+    """Return each defense's records of ratio 0 by attack, of those that have all."""
+    names = {key[1] for key in held if key[2:] == (0, "default")}
+    every = {name: [held.get((attack, name, 0.0, "default")) for attack in ATTACKS] for name in sorted(names)}
+    return {name: [one for one in found if one] for name, found in every.items() if all(found)}
+
+
 def trained_longer(held: Held) -> str:
     """Return the cells whose training was also a longer one, attack by attack, beside that one."""
     boards = [attack_board(held, attack, RETRAINED).split("\n") for attack in ATTACKS]
@@ -158,7 +189,8 @@ def fourier(held: Held) -> str:
 
 TABLES: dict[str, Callable[[Held], str]] = {
     "vanilla": lambda held: table(held, lambda key: key[1] == "vanilla" and key[3] == "default", "Ratio"),
-    "control": lambda held: table(held, lambda key: key[1] != "vanilla" and key[2:] == (0, "default"), "Ratio"),
+    "control": control,
+    "added": added,
     **{attack: lambda held, attack=attack: attack_board(held, attack) for attack in ATTACKS},  # type: ignore[misc]
     "means": over_attacks,
     "pairs": paired,

@@ -11,6 +11,8 @@ import pytest
 from bench.core.metrics import wilson
 from tests.findings import ATTACKS, FOLDER, TEXT, by_seed, lines_under, percent, records, rows, writer
 
+ORDER = ("badnets", "addsent", "hiddenkiller", "stylebkd")  # of columns
+
 
 def test_the_tables_are_what_the_script_writes() -> None:
     assert writer().written(TEXT, records()) == TEXT
@@ -62,6 +64,24 @@ def test_a_pair_is_compared_over_the_seeds_that_both_have(line: list[str]) -> No
     assert int(lower) == sum(value < 0 for value in apart["asr"])
     for said, name in zip([cacc, asr, *dev], apart, strict=False):
         assert float(said) == pytest.approx(np.mean(apart[name]), abs=0.06)
+
+
+@pytest.mark.parametrize("line", lines_under("| Defense | CACC | Floor |"), ids=lambda line: line[0])
+def test_a_control_is_that_of_the_records(line: list[str]) -> None:
+    found = [records()[attack, line[0], 0.0, "default"] for attack in ORDER]
+    assert {record["cell"]["seed"] for record in found} == {0}
+    for said, name in zip(line[1:3], ("cacc", "asr_floor"), strict=True):
+        assert float(said) == pytest.approx(np.mean([percent(record, name) for record in found]), abs=0.006)
+    assert line[3:] == [f"{percent(record, 'asr'):.2f}" for record in found]
+
+
+@pytest.mark.parametrize("line", lines_under("| Defense | Poisoned seeds |"), ids=lambda line: line[0])
+def test_what_poisoning_adds_is_the_mean_over_seeds_less_the_control(line: list[str]) -> None:
+    poisoned = [by_seed(attack, line[0]) for attack in ORDER]
+    assert [len(found) for found in poisoned] == [int(line[1])] * 4
+    for said, attack, found in zip(line[2:], ORDER, poisoned, strict=True):
+        clean = percent(records()[attack, line[0], 0.0, "default"], "asr")
+        assert float(said) == pytest.approx(np.mean([percent(one, "asr") for one in found]) - clean, abs=0.06)
 
 
 def test_there_are_pairs_and_means() -> None:
