@@ -22,7 +22,8 @@ LEGEND = (
     "the line above its table names; CACC loss: Vanilla trained on clean data minus this row, in percentage points; "
     "rank by ASR among the rows that have every cell, averaged over the same attacks. **Bold** is the lowest. "
     f"{DASH} is a missing cell or the mean of one. Seeds: how many a cell is the mean of. Clean samples: labelled "
-    "clean samples for the method + checkpoint selection + threshold calibration. Cost, means over cells: train "
+    "clean samples for the method + checkpoint selection + threshold calibration. Cost, means over the row's cells of "
+    "the attacks that its other means are over: train "
     "seconds of the victim's training alone; all seconds of every stage behind the cell, as if it were run alone; "
     "peak MB of the training process; trainable parameters."
 )
@@ -83,7 +84,9 @@ def block(selection: Selection, one: Setting, shown: Mapping[Key, Cell], dataset
     rows = []
     for name in defenses:
         mine = [record for record in records if names(record)[3] == name]
-        rows.append(_row(name, mark_of[name], average[name], grid[name], counted[name], clean, mine, (dataset, model)))
+        spent = [record for record in mine if names(record)[2] in {attacks[place] for place in meant}]
+        row = _row(name, mark_of[name], average[name], grid[name], counted[name], clean, mine, (dataset, model))
+        rows.append([*row, *costs(spent)])
     title = f"## {escape(printed_name('datasets', dataset))}, {escape(printed_name('models', model))}"
     heading = f"{title} (recipe {escape(one[0])}, {escape(one[1])})"
     shown_attacks = f"Attacks: {', '.join(attack_names) or DASH}."
@@ -160,11 +163,13 @@ def _row(
         marked(percent(asr), mark) + (untrained if asr is not None else ""),
         DASH if rank is None else f"{rank:.2f}",
         *(value(cell.asr if cell else None) + dagger(cell) for cell in found),
-        _mean_cost(records, "train_seconds", 1),
-        _mean_cost(records, "total_seconds", 1),
-        _mean_cost(records, "peak_memory_mb", 0),
-        _mean_cost(records, "trainable_parameters", 0),
     ]
+
+
+def costs(records: Sequence[Record]) -> list[str]:
+    """Return what the cells of a row cost: train seconds, all seconds, peak MB and trainable parameters, means."""
+    numbers = (("train_seconds", 1), ("total_seconds", 1), ("peak_memory_mb", 0), ("trainable_parameters", 0))
+    return [_mean_cost(records, *of) for of in numbers]
 
 
 def _mean_cost(records: Sequence[Record], name: str, decimals: int) -> str:

@@ -90,6 +90,11 @@ def test_means_are_over_the_attacks_that_keep_most_cells_in_whole_rows() -> None
     assert row(page, BOARD, Defense="LoRA")["ASR Addsent"] == "—"
     assert row(page, BOARD, Defense="Vanilla")["ASR"] == "50.00"
     assert row(page, BOARD, Defense="Vanilla")["Average rank"] == "2.67"  # 3, 3 and 2, tied with both
+    # So are the costs: what AddSent alone cost is not in them.
+    dear = [{**one, "cost": {**one["cost"], "train_seconds": 9999.0}} for one in records[1:2]]
+    assert dear[0]["cell"]["attack"]["name"] == "addsent"
+    dear_page = render([records[0], *dear, *records[2:]])["README.md"]
+    assert row(dear_page, BOARD, Defense="Vanilla") == row(page, BOARD, Defense="Vanilla")
 
 
 @pytest.mark.parametrize("key", ["0" * 40, "f" * 40])
