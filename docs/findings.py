@@ -108,7 +108,7 @@ def paired(held: Held, pairs: Iterable[tuple[str, str]] = PAIRS, *more: str) -> 
     Args:
         more: metrics whose mean differences stand in columns of their own, under their names.
     """
-    lines = [header("From", "To", "Cells", "CACC", "ASR", "ASR lower in", "p of the ASR", *more)]
+    lines = [header("From", "To", "Cells", "CACC", "ASR", "ASR lower in", "p of the ASR", "p without seed 0", *more)]
     for first, second in pairs:
         both = []
         for attack in ATTACKS:
@@ -118,8 +118,10 @@ def paired(held: Held, pairs: Iterable[tuple[str, str]] = PAIRS, *more: str) -> 
             name: [rate(right, name) - rate(left, name) for left, right in both] for name in ("cacc", "asr", *more)
         }
         moved = {name: f"{statistics.fmean(values):+.1f}" for name, values in apart.items()}
-        lower, chance = sum(value < 0 for value in apart["asr"]), sign_flip(apart["asr"])
-        tested = (moved["cacc"], moved["asr"], str(lower), f"{chance:.4f}" if chance else "")
+        lower = str(sum(value < 0 for value in apart["asr"]))
+        later = [value for value, (left, _) in zip(apart["asr"], both, strict=True) if left["cell"]["seed"]]
+        chances = ["" if chance is None else f"{chance:.4f}" for chance in map(sign_flip, (apart["asr"], later))]
+        tested = (moved["cacc"], moved["asr"], lower, *chances)
         lines.append(line([first, second, str(len(both)), *tested, *(moved[name] for name in more)]))
     return "\n".join(lines)
 
@@ -135,15 +137,16 @@ def control(held: Held) -> str:
 
 
 def added(held: Held) -> str:
-    """Return the points of ASR that poisoning adds: the mean over seeds at the findings' ratio, less the control's."""
+    """Return the points of ASR above the control's at the findings' ratio: the mean over seeds, and each seed's."""
     rows = []
     for defense, found in _controls(held).items():
         more = [
-            statistics.fmean(rate(record, "asr") for record in seeds_of(held, attack, defense)) - rate(clean, "asr")
+            [rate(record, "asr") - rate(clean, "asr") for record in seeds_of(held, attack, defense)]
             for attack, clean in zip(ATTACKS, found, strict=True)
         ]
-        seeds = str(len(seeds_of(held, ATTACKS[0], defense)))
-        rows.append((statistics.fmean(more), line([defense, seeds, *(f"{value:+.1f}" for value in more)])))
+        seeds = str(len(more[0]))
+        shown = [f"{statistics.fmean(of):+.1f} ({', '.join(f'{value:+.0f}' for value in of)})" for of in more]
+        rows.append((statistics.fmean(map(statistics.fmean, more)), line([defense, seeds, *shown])))
     return "\n".join([header("Defense", "Poisoned seeds", *ATTACKS), *(text for _, text in sorted(rows))])
 
 

@@ -53,13 +53,18 @@ def test_a_mean_over_attacks_is_that_of_its_cells(line: list[str]) -> None:
 
 @pytest.mark.parametrize("line", lines_under("| From | To |"), ids=lambda line: " to ".join(line[:2]))
 def test_a_pair_is_compared_over_the_seeds_that_both_have(line: list[str]) -> None:
-    first, second, cells, cacc, asr, lower, _, *dev = line
+    first, second, cells, cacc, asr, lower, chance, later, *dev = line
     apart: dict[str, list[float]] = {"cacc": [], "asr": [], "dev": []}
+    fresh: list[float] = []  # ASR of the cells whose seed is not 0
     for attack in (*ATTACKS, "stylebkd"):
         for one, other in itertools.product(by_seed(attack, first), by_seed(attack, second)):
             if one["cell"]["seed"] == other["cell"]["seed"]:
                 for name, values in apart.items():
                     values.append(percent(other, name) - percent(one, name))
+                fresh += apart["asr"][-1:] if one["cell"]["seed"] else []
+    for said, values in ((chance, apart["asr"]), (later, fresh)):
+        flipped = np.array(list(itertools.product([1, -1], repeat=len(values)))) @ np.array(values)
+        assert float(said) == pytest.approx(np.mean(abs(flipped) >= abs(sum(values)) - 1e-9), abs=6e-5)
     assert int(cells) == len(apart["asr"]) >= 4
     assert int(lower) == sum(value < 0 for value in apart["asr"])
     for said, name in zip([cacc, asr, *dev], apart, strict=False):
@@ -81,7 +86,10 @@ def test_what_poisoning_adds_is_the_mean_over_seeds_less_the_control(line: list[
     assert [len(found) for found in poisoned] == [int(line[1])] * 4
     for said, attack, found in zip(line[2:], ORDER, poisoned, strict=True):
         clean = percent(records()[attack, line[0], 0.0, "default"], "asr")
-        assert float(said) == pytest.approx(np.mean([percent(one, "asr") for one in found]) - clean, abs=0.06)
+        more = [percent(one, "asr") - clean for one in found]
+        mean, seeds = said.rstrip(")").split(" (")
+        assert float(mean) == pytest.approx(np.mean(more), abs=0.06)
+        assert [float(value) for value in seeds.split(", ")] == pytest.approx(more, abs=0.51)
 
 
 def test_there_are_pairs_and_means() -> None:

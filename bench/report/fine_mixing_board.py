@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
+from typing import Any
 
 from bench.report.aggregate import Cell, Key, cells, comparable_asr, marks
 from bench.report.footer import budget, notes
@@ -25,13 +26,16 @@ METHODS = (
     "e-pur",
     "e-pur>fine-mixing",
 )
+NONE_REACHED = "‡"
+EXACT = 1e-9  # accuracies are shares of rows: what differs by less is rounding
 CHOSEN = {"rho": "rho", "ratio": "pruned"}  # what a repair chose by itself, and how the column calls it
 LEGEND = (
     "The comparison of Zhang, Lyu, Ma, Wang, Sun, *Fine-mixing: Mitigating Backdoors in Fine-tuned Language Models*, "
     "Findings of EMNLP 2022, on our victims: each method repairs the one that Vanilla trained. The authors' numbers "
     "and settings are not known, so none stand beside ours. CACC (higher is better) and ASR (lower is better) in "
     "percent; **bold** is the lowest ASR of an attack. Chosen: the reserve ratio rho that was kept, or the share of "
-    f"neurons pruned, by attack and seed; {DASH} where nothing is chosen or the cell is missing."
+    f"neurons pruned, by attack and seed; {DASH} where nothing is chosen or the cell is missing. {NONE_REACHED} no "
+    "candidate reached the clean accuracy that was asked for, and the most accurate was kept."
 )
 
 
@@ -101,5 +105,12 @@ def _chosen(records: Sequence[Record], attacks: Sequence[str]) -> str:
             for note in record.get("decided") or ():
                 for option, word in CHOSEN.items():
                     if isinstance(note.get(option), (int, float)):
-                        found[word].append(f"{note[option]:g}")
+                        found[word].append(f"{note[option]:g}{'' if _reached(note) else NONE_REACHED}")
     return "; ".join(f"{word} {', '.join(values)}" for word, values in found.items()) or DASH
+
+
+def _reached(note: Mapping[str, Any]) -> bool:
+    """Tell whether the best candidate was as accurate as was asked; so it counts where a note does not say."""
+    tried, needed = note.get("accuracies"), note.get("needed")
+    values = [value for value in tried.values() if isinstance(value, float)] if isinstance(tried, Mapping) else []
+    return not values or not isinstance(needed, float) or max(values) >= needed - EXACT

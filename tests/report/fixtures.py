@@ -171,7 +171,9 @@ def repairs() -> list[dict[str, Any]]:
     records = []
     for place, defense in enumerate(("fine-tuning", "fine-pruning", "fine-mixing", "e-pur>fine-mixing")):
         for seed in (0, 1):
-            chosen = [{"rho": 0.3 + 0.2 * seed}] if defense.endswith("fine-mixing") else None
+            best = 0.8 if seed == 0 else 0.7  # at seed 1 no candidate reaches what is needed
+            tried = {"rho": 0.3 + 0.2 * seed, "needed": 0.75, "accuracies": {"0.1": 0.6, "0.3": best}}
+            chosen = [tried] if defense.endswith("fine-mixing") else None
             counts = {"cacc": (1500 - place, 1821), "asr": (700 - 90 * place, 912), "method": 64}
             records.append(record(**small, defense=defense, seed=seed, decided=chosen, **counts))
     for defense, hits in (("fine-mixing", 200), ("musclelora", 95)):

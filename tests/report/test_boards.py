@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from bench.report.render import render
 from tests.report.fixtures import record
 from tests.report.pages import row, rows, tables
@@ -59,6 +63,21 @@ def test_equal_budget_tells_why_a_cell_of_it_failed_and_notes_nothing_of_blocks_
     assert "Recipe released, precision fp32: seed 0." in page and "Recipe paper" not in page
     assert "HSOL" not in page and "1 with a poison ratio other than 0.1" in page
     assert "Failed cells" not in render(records[:-1])["equal-budget.md"]
+
+
+@pytest.mark.parametrize(
+    ("note", "shown"),
+    [
+        ({"rho": 0.5, "needed": 0.75, "accuracies": {"0.1": 0.7, "0.5": 0.75 - 1e-12}}, "rho 0.5"),
+        ({"rho": 0.5, "needed": 0.75, "accuracies": {"0.1": 0.7, "0.5": 0.74}}, "rho 0.5‡"),
+        ({"ratio": 0.9, "needed": 0.75, "accuracies": {"0.9": 0.7}}, "pruned 0.9‡"),
+        ({"rho": 0.5}, "rho 0.5"),
+        ({"rho": 0.5, "needed": "much", "accuracies": [0.1]}, "rho 0.5"),
+    ],
+)
+def test_a_choice_that_no_candidate_earned_is_marked(note: dict[str, Any], shown: str) -> None:
+    page = render([record(defense="vanilla"), record(defense="fine-mixing", decided=[note])])["fine-mixing.md"]
+    assert row(page, BOARD, Method="fine-mixing")["Chosen"] == shown
 
 
 def test_the_fine_mixing_board_counts_what_it_leaves_out() -> None:
