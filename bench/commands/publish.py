@@ -68,7 +68,7 @@ def publish_run(out: Path, to: Path, console: Console) -> int:
     """Merge the records of a run into a leaderboard folder and write every table of it."""
     with _no_search_for_garbage():
         written, said = _leaderboard(out, to)
-    for path in [*_write(to, {**_beside(to), **written}), *_copy_figures(out, to)]:
+    for path in _write(to, {**_beside(to), **written, **_figures(out, to)}):
         console.print(f"published: {path}", markup=False, highlight=False)
     console.print(said, markup=False, highlight=False)
     return 0
@@ -118,17 +118,13 @@ def _added(published: Mapping[str, Record], found: Sequence[Record]) -> tuple[li
     return [record for record in found if record["key"] not in failed], "".join(f"{line}\n" for line in lines)
 
 
-def _copy_figures(out: Path, to: Path) -> list[Path]:
-    """Copy the figures that `bench figures` drew of a run; return the copies."""
-    source, target = out / FIGURES, to / FIGURES
-    if not source.is_dir() or source.resolve() == target.resolve():
-        return []
-    drawn = sorted(path for path in source.iterdir() if path.is_file())
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        return [Path(shutil.copyfile(path, target / path.name)) for path in drawn]
-    except OSError as error:
-        raise RequestError(f"{target} cannot be written: {error.strerror}.", "Name a folder that can be.") from None
+def _figures(out: Path, to: Path) -> dict[str, Path]:
+    """Return file name -> drawing, of what `bench figures` drew of a run that is not the leaderboard itself."""
+    source = out / FIGURES
+    if not source.is_dir() or source.resolve() == (to / FIGURES).resolve():
+        return {}
+    drawn = sorted(path for path in source.iterdir() if path.is_file() and not path.name.startswith("."))
+    return {f"{FIGURES}/{path.name}": path for path in drawn}
 
 
 def _beside(to: Path) -> dict[str, str]:
@@ -154,13 +150,16 @@ def _records(out: Path) -> Path:
     return folder
 
 
-def _write(folder: Path, pages: Mapping[str, str]) -> Sequence[Path]:
-    """Write pages into a folder: a disk that fills up, or an end in between, leaves no file of before cut short."""
+def _write(folder: Path, pages: Mapping[str, str | Path]) -> Sequence[Path]:
+    """Write texts, and copies of files, into a folder: a full disk, or an end in between, leaves none cut short."""
     drafts = {folder / name: (folder / name).with_name(f".{Path(name).name}.{uuid.uuid4().hex}") for name in pages}
     try:
-        for draft, text in zip(drafts.values(), pages.values(), strict=True):
+        for draft, content in zip(drafts.values(), pages.values(), strict=True):
             draft.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(text, encoding="utf-8", newline="\n")
+            if isinstance(content, Path):
+                shutil.copyfile(content, draft)
+            else:
+                draft.write_text(content, encoding="utf-8", newline="\n")
         for path, draft in drafts.items():
             draft.replace(path)
     except OSError as error:

@@ -137,6 +137,22 @@ def test_a_disk_that_fills_up_takes_nothing_of_what_is_published(run: Path, tmp_
     assert content(tmp_path) == before
 
 
+def test_a_disk_that_fills_up_takes_no_figure_that_is_published(run: Path, tmp_path: Path) -> None:
+    before = publish(run, tmp_path / "board")
+    room = 2 * max(map(len, before.values()))
+    (tmp_path / "second" / "figures").mkdir(parents=True)
+    (tmp_path / "second" / "records").symlink_to(run / "records")
+    (tmp_path / "second" / "figures" / "figure4.svg").write_text("<svg>" + "x" * room + "</svg>", encoding="utf-8")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(RequestError, match="cannot be written"):
+            publish(tmp_path / "second", tmp_path / "board")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert content(tmp_path / "board") == before
+
+
 @pytest.mark.parametrize("failed_last", [True, False])
 def test_of_two_lines_of_one_cell_the_result_stays(tmp_path: Path, failed_last: bool) -> None:
     good, failed = record(), record(error=("Error", "no such package", "Install it."))
