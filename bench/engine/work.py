@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import time
@@ -18,6 +19,8 @@ from bench.core.seeding import derived_seed
 from bench.engine.artifacts import Numbered, read_examples, read_meta
 from bench.engine.stages import VERSION, WEIGHTS
 from bench.engine.store import UNWRITABLE, BusyError, Store, unwritable, write_json
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # of what cannot be written, what no reader meets
 
 
 @dataclass(frozen=True)
@@ -142,26 +145,35 @@ def claimed(store: Store, payload: Mapping[str, Any]) -> Iterator[None]:
 def writing(store: Store) -> Iterator[None]:
     """Turn what a full or read-only disk raises, from whichever library, into an error that says so.
 
-    An error that names a file elsewhere, a cache of a plug-in's own say, is left as it is: it fails its stage alone.
+    What is not known to be of the store, a model or a cache elsewhere say, is left as it is: it fails its stage alone.
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in UNWRITABLE or not _is_of(store, error):
-            raise
-        raise unwritable(f"The store {store.root}", error) from error
+    except BenchError:
+        raise
     except Exception as error:
-        # safetensors has an error of its own, which names the number of the system's.
-        found = re.search(r"os error (\d+)", str(error))
-        if isinstance(error, BenchError) or found is None or int(found[1]) not in UNWRITABLE:
+        found = error if isinstance(error, OSError) else _of_the_system(error)
+        if found is None or not _is_of(store, found):
             raise
-        raise unwritable(f"The store {store.root}", OSError(int(found[1]), os.strerror(int(found[1])))) from error
+        raise unwritable(f"The store {store.root}", found) from error
+
+
+def _of_the_system(error: Exception) -> OSError | None:
+    """Return the system's error that a library in Rust, safetensors or tokenizers, tells of, None where it does not."""
+    found = re.search(r'\(os error (\d+)\)(?: at path "(.*)")?', str(error))
+    return found and OSError(int(found[1]), os.strerror(int(found[1])), found[2])
 
 
 def _is_of(store: Store, error: OSError) -> bool:
-    """Tell whether an error of the system is of the store: it names a file in it, or none, as a full disk does."""
+    """Tell whether an error of the system is of the store: it names a file in it, or none and only writing raises it.
+
+    Of an error without a name that reading raises too, the file may be a model's that this user may not read.
+    """
     names = [name for name in (error.filename, error.filename2) if isinstance(name, (str, bytes, os.PathLike))]
-    return not names or any(Path(os.fsdecode(name)).resolve().is_relative_to(store.root.resolve()) for name in names)
+    if not names:
+        return error.errno in FULL
+    inside = any(Path(os.fsdecode(name)).resolve().is_relative_to(store.root.resolve()) for name in names)
+    return inside and error.errno in UNWRITABLE
 
 
 def _emptied(folder: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench.engine.executors import Outcome, Task
@@ -87,38 +88,85 @@ def _limited(out: str) -> None:
         drive(out, "inline", SEEDS)
 
 
-def _failing(where: str | None) -> Callable[..., list[Outcome]]:
-    """Return what builds cheap stages, but for trainings: those raise what the system does of an unwritable file."""
+def _training(train: Callable[[Job], dict]) -> Callable[..., list[Outcome]]:
+    """Return what builds cheap stages, but for trainings: those do as they are told."""
 
     def build(task: Task, root: Path, machine: Machine) -> list[Outcome]:
-        def train(job: Job) -> dict:
-            name = None if where is None else where.format(root=root, aside=job.aside)
-            raise OSError(errno.EACCES, "Permission denied", name)
-
         workers = {**NO_OPS, "train": train}
         return [outcome(payload, lambda it=payload: execute(it, root, machine, workers)) for payload in task]
 
     return build
 
 
+def _raising(number: int, where: str | None) -> Callable[[Job], dict]:
+    def train(job: Job) -> dict:
+        name = None if where is None else where.format(root=job.store.root, aside=job.aside)
+        raise OSError(number, os.strerror(number), name)
+
+    return train
+
+
+def _read_by_tokenizers(job: Job) -> dict:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file("/proc/self/mem")  # may be opened, and not be read: input/output error
+
+
+def _unreadable_to_tokenizers(job: Job) -> dict:
+    raise Exception("Permission denied (os error 13)")  # as its `from_file` says it; root may read everything
+
+
+def _saved_elsewhere(job: Job) -> dict:
+    from safetensors.numpy import save_file
+
+    return save_file({"a": np.zeros(4)}, "/sys/x.safetensors")  # where nobody can make a file
+
+
+def _limited_to(size: int, where: str) -> Callable[[Job], dict]:
+    def train(job: Job) -> dict:
+        from safetensors.numpy import save_file
+
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            return save_file({"a": np.zeros(4 * size)}, where.format(root=job.store.root, aside=job.aside))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return train
+
+
 @pytest.mark.parametrize(
-    ("where", "stops"), [(None, True), ("{aside}/x", True), ("{root}/../cache/x", False), ("/no/where", False)]
+    ("train", "stops"),
+    [
+        (_raising(errno.EACCES, "{aside}/x"), "Permission denied"),
+        (_raising(errno.EACCES, "{root}/../cache/x"), ""),
+        (_raising(errno.EACCES, "/no/where"), ""),
+        (_raising(errno.EACCES, None), ""),
+        (_raising(errno.EIO, None), ""),
+        (_raising(errno.EDQUOT, None), "quota exceeded"),
+        (_raising(errno.ENOSPC, None), "No space left on device"),
+        (_read_by_tokenizers, ""),
+        (_unreadable_to_tokenizers, ""),
+        (_saved_elsewhere, ""),
+        (_limited_to(1000, "{aside}/weights.safetensors"), "File too large"),
+    ],
 )
-def test_a_file_elsewhere_that_cannot_be_written_fails_its_cell_and_one_of_the_store_the_run(
-    tmp_path: Path, where: str | None, stops: bool
+def test_what_may_be_of_a_file_elsewhere_fails_its_cell_and_what_is_of_the_store_the_run(
+    tmp_path: Path, train: Callable[[Job], dict], stops: str
 ) -> None:
     out = tmp_path / "out"
     runner = Runner(cheap_plan(tmp_path / "model", SEEDS), out, {})
-    executor = InlineExecutor(out / "store", Machine(None), _failing(where))
+    executor = InlineExecutor(out / "store", Machine(None), _training(train))
     if stops:
-        with pytest.raises(UnwritableError, match="store cannot be written: Permission denied"):
+        with pytest.raises(UnwritableError, match=f"store cannot be written: .*{stops}"):
             runner.run(executor, runner.todo())
         assert not (out / "records").exists()
         return
     report = runner.run(executor, runner.todo())
     assert len(report.failed) == 10 * SEEDS and not report.done
     errors = [json.loads(path.read_text())["error"] for path in (out / "records").iterdir()]
-    assert {(error["type"], error["stage"]) for error in errors} == {("PermissionError", "train")}
+    assert {error["stage"] for error in errors} == {"train"}
     assert all("cannot be written" not in error["message"] for error in errors)
 
 
