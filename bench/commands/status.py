@@ -89,7 +89,8 @@ def _print(progress: Progress, console: Console) -> None:
         say("estimated end: not yet known")
     else:
         end = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + progress.seconds))
-        say(f"estimated end: {end}, in {_duration(progress.seconds)}, with the {len(progress.running)} at work now")
+        workers = f"{progress.workers} workers" if progress.workers > 1 else "one worker"
+        say(f"estimated end: {end}, in {_duration(progress.seconds)}, with {workers} at work now")
 
 
 def _duration(seconds: float) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from bench.engine.locks import Claim, owner_of
 from bench.engine.plan import Plan
 from bench.engine.runner import Runner
-from bench.engine.stages import Stage, with_ancestors
+from bench.engine.stages import WEIGHTS, Stage, with_ancestors
 from bench.engine.store import JOURNAL, KEY, LOCKS, RUN, Store, write_json
 
 REQUESTS = "requests.json"
@@ -34,6 +34,11 @@ class Progress:
     running: list[tuple[Stage, Mapping[str, Any]]] = field(default_factory=list)
     left: list[Stage] = field(default_factory=list)  # those that run included
     seconds: float | None = None  # until the end at the pace so far; None where nothing tells
+
+    @property
+    def workers(self) -> int:
+        """Return how many processes build what runs: one claims all members of a gang at once."""
+        return len({_worker(owner) for _, owner in self.running})
 
 
 def write_request(out: Path, grid: str, changes: Mapping[str, Any], data_dir: Path | None = None) -> None:
@@ -92,9 +97,15 @@ def look(plan: Plan, out: Path) -> Progress:
     progress = Progress(report.cells, report.done, dict(report.failed), left=left)
     owners = dict(claims(runner.store))
     progress.at_work = at_work(runner.store)
-    progress.running = [(stage, owners[stage.key]) for stage in progress.left if stage.key in owners]
+    progress.running = [(s, owners[s.key]) for s in progress.left if _is_built(s, owners.get(s.key), runner.store)]
     progress.seconds = _remaining(progress, _paces(runner.store))
     return progress
+
+
+def _is_built(stage: Stage, owner: Mapping[str, Any] | None, store: Store) -> bool:
+    """Tell whether who holds the claim on a stage builds it: who only reads it signs nothing, and it is there."""
+    # Looked for after the claims were: it may have been finished since it was found missing.
+    return bool(owner) and not store.has(stage.key, weights=stage.kind in WEIGHTS)
 
 
 def at_work(store: Store) -> bool:
@@ -103,7 +114,7 @@ def at_work(store: Store) -> bool:
 
 
 def claims(store: Store) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the keys of the stages that somebody builds now, and who."""
+    """Yield the keys of the stages that somebody builds or reads now, and who builds; nobody's name for who reads."""
     folder = store.root / LOCKS
     for path in folder.iterdir() if folder.is_dir() else ():
         owner = owner_of(path) if KEY.fullmatch(path.name) else None
@@ -145,7 +156,7 @@ def _remaining(progress: Progress, paces: Mapping[str, float]) -> float | None:
     for stage in with_ancestors(progress.left):
         before = max((longest.get(parent.key, 0.0) for parent in stage.parents.values()), default=0.0)
         longest[stage.key] = before + costs.get(stage.key, 0.0)
-    return max(sum(costs.values()) / max(1, len(held)), *longest.values())
+    return max(sum(costs.values()) / max(1, progress.workers), *longest.values())
 
 
 def _worker(owner: Mapping[str, Any]) -> tuple[Any, Any]:

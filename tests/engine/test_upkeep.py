@@ -10,16 +10,17 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from bench.commands.clean import clean_folder
-from bench.commands.status import plan_into, show_status
+from bench.commands.status import _print, plan_into, show_status
 from bench.core.errors import RequestError
-from bench.engine.progress import Progress, _remaining, look, read_requests, write_request
+from bench.engine.progress import Progress, _remaining, claims, look, read_requests, write_request
 from bench.engine.runner import Runner
 from bench.engine.stages import Stage
 from bench.engine.store import Store, StoreError
@@ -70,6 +71,31 @@ def test_the_members_of_a_gang_are_the_work_of_one_worker() -> None:
     assert _remaining(progress, {"train": 10.0}) == pytest.approx(32 * 10 - 80, abs=1)
     progress.running += [(stage, {**here, "pid": 8}) for stage in stages[16:]]
     assert _remaining(progress, {"train": 10.0}) == pytest.approx((32 * 10 - 2 * 80) / 2, abs=1)
+
+
+def test_who_reads_a_stage_does_not_build_it_and_workers_are_counted_not_claims(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, said = tmp_path / "out", io.StringIO()
+    plan = interrupted(out, 12).plan
+    store = Store(out / "store")
+    read, *built = look(plan, out).left[:3]
+    with store.claim(read.key, shared=True), store.claim(built[0].key), store.claim(built[1].key):
+        progress = look(plan, out)
+    assert [stage for stage, _ in progress.running] == built and progress.workers == 1
+    _print(replace(progress, seconds=60.0), Console(file=said, width=200))
+    assert said.getvalue().count("running: ") == 2 and said.getvalue().endswith("with one worker at work now\n")
+
+    def finished(of: Store) -> Iterator[tuple[str, dict]]:
+        """Yield the claims as they are once a stage was finished and is read, with the name of a builder who died."""
+        with store.draft(read.key) as aside:
+            store.finish(read.key, aside, {"kind": read.kind})
+        (store.root / ".locks" / read.key).write_text('{"machine": "one", "token": "t", "pid": 7}')
+        with store.claim(read.key, shared=True):
+            yield from claims(of)
+
+    monkeypatch.setattr("bench.engine.progress.claims", finished)
+    assert look(plan, out).running == []
 
 
 def test_clean_frees_what_nothing_needs_and_no_more(tmp_path: Path) -> None:
