@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bench.report.markdown import DAGGER, DASH, escape, percent, table
 from bench.report.paper import printed_name
@@ -27,9 +28,9 @@ def beside(selection: Selection) -> str | None:
         return None
     everything = [*selection.taken(), *(record for record, _ in left_out)]
     telling = Telling(
-        (axis, part["name"], part.get("options") or {})
+        (axis, part["name"], part["options"])
         for record in everything
-        for axis, part in ((axis, record["cell"][axis]) for axis in PLUGINS)
+        for axis, part in ((axis, _with_source(record["cell"][axis])) for axis in PLUGINS)
     )
     rows = sorted((_row(record, why, telling) for record, why in left_out), key=_in_order)
     more = [f"{len(rows) - MOST:,} more: `python -m bench export` writes all of them."] if len(rows) > MOST else []
@@ -40,13 +41,18 @@ def beside(selection: Selection) -> str | None:
 
 def _row(record: Record, why: str, telling: Telling) -> list[str]:
     cell = record["cell"]
-    dataset, attack, model, defense = (_printed(axis, telling.name(axis, cell[axis]), cell[axis]["name"])
+    dataset, attack, model, defense = (_printed(axis, telling.name(axis, _with_source(cell[axis])), cell[axis]["name"])
                                        for axis in PLUGINS)  # fmt: skip
     untrained = DAGGER if record.get("trained") is False else ""
     cacc, asr, floor = (percent(metric(record, name)) for name in ("cacc", "asr", "asr_floor"))
     rule, target = (DASH if cell[name] is None else escape(cell[name]) for name in ("label_rule", "target_label"))
     ratio = f"{cell['poison_ratio']:g}"
     return [dataset, model, attack, ratio, rule, target, defense, str(cell["seed"]), cacc, asr + untrained, floor, why]
+
+
+def _with_source(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a plug-in with where it is from among its options: two of one name may differ in nothing else."""
+    return {"name": part["name"], "options": {"source": part.get("source") or "", **(part.get("options") or {})}}
 
 
 def _printed(axis: str, named: str, name: str) -> str:

@@ -244,15 +244,22 @@ def _read_from(records: Sequence[Record]) -> str:
 
 
 def _elsewhere(records: Sequence[Record]) -> str:
-    """Return which class from elsewhere an attack or defense is, where its name does not say so itself."""
-    found: set[tuple[str, str]] = set()
+    """Return which class from elsewhere an attack or defense is, and of several with one name which is where."""
+    found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for record in records:
         attack, defense = record["cell"]["attack"], record["cell"]["defense"]
+        dataset, model, _, _ = names(record)
+        place = f"{escape(printed_name('datasets', dataset))} / {escape(printed_name('models', model))}"
         links = (defense.get("options") or {}).get("links")  # of a chain, whose parts carry their own
         for part in (attack, defense, *(links if isinstance(links, list) else ())):
             if isinstance(part, dict) and part.get("source"):
-                found.add((str(part.get("name")), str(part["source"])))
-    shown = [f"{escape(name)} is {escape(source)}" for name, source in sorted(found) if name != source]
+                found[str(part.get("name"))][str(part["source"])].add(place)
+    shown = [
+        f"{escape(name)} is {escape(source)}" + (f" ({', '.join(sorted(places))})" if len(sources) > 1 else "")
+        for name, sources in sorted(found.items())
+        for source, places in sorted(sources.items())
+        if name != source
+    ]
     return f"From outside this suite: {'; '.join(shown)}." if shown else ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ OTHER_TARGET = f"a target label other than {TARGET_LABEL}"
 OTHER_RATIO = f"a poison ratio other than {POISON_RATIO:g}"
 OTHER_RULE = "a label rule other than the attack's default"
 OTHER_OPTIONS = "options other than those of most records of the same row"
+OTHER_PLUGIN = "a plug-in of the same name from elsewhere than that of most records of the same row"
 OTHER_MODEL_OPTIONS = "model options other than those of most cells of the same data set and model"
 REPEATED = "the cell and seed of another record"
 
@@ -196,7 +198,11 @@ def _one_variant(
             place: min(found, key=lambda one: (-backing[place, one], -len(found[one]), one))
             for place, found in cells.items()
         }
-        dropped += [(record, reason) for record, place, options in placed if options != usual[place]]
+        dropped += [
+            (record, reason if _source(options) == _source(usual[place]) else OTHER_PLUGIN)
+            for record, place, options in placed
+            if options != usual[place]
+        ]
         kept = [record for record, place, options in placed if options == usual[place]]
     single: dict[tuple[object, ...], Record] = {}
     # Of a cell that was also run with an analysis looking on, the plain one stands.
@@ -214,3 +220,8 @@ def _place(record: Record) -> tuple[object, ...]:
 def _options(record: Record, kind: str) -> str:
     part = record["cell"][kind]
     return canonical([part.get("options") or {}, part.get("source") or ""])
+
+
+def _source(options: str) -> str:
+    """Return where a plug-in is from, of what `_options` says of it."""
+    return json.loads(options)[1]

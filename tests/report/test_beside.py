@@ -34,6 +34,17 @@ def test_every_record_that_is_left_out_stands_there_once_with_its_reason() -> No
     assert next(row for row in found if row["Ratio"] == "0.05")["Dataset"] == "SST-2"
 
 
+def test_of_two_plugins_of_one_name_the_rarer_stands_there_with_where_it_is_from() -> None:
+    records = [record(defense="mine"), record(defense="mine", attack="addsent"), record(defense="mine", asr=(91, 912))]
+    for one, source in zip(records, ("kit:Mine", "kit:Mine", "other:Mine"), strict=True):
+        one["cell"]["defense"]["source"], one["key"] = source, f"{source}{one['key']}"
+    pages = render(records, of_a_run=True)
+    (found,) = rows(pages["beside.md"], TITLE)
+    assert (found["Defense"], found["ASR"]) == ("mine(source=other:Mine)", "9.98")
+    why = "a plug-in of the same name from elsewhere than that of most records of the same row"
+    assert found["Why"] == why and f"- Records left out: 1 with {why}.\n" in pages["README.md"]
+
+
 def test_what_is_published_has_no_such_page() -> None:
     assert "beside.md" not in render([record(), record(ratio=0.05)], every_table=True)
 

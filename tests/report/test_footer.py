@@ -42,6 +42,13 @@ def test_a_row_of_a_plugin_from_elsewhere_says_which_class_it_is(axis: str, part
     assert f"- From outside this suite: {shown}.\n" in of(axis, part)
 
 
+def test_of_two_plugins_of_one_name_the_notes_say_which_is_where() -> None:
+    shown = "mine is kit:Mine (HSOL / BERT-Base); mine is other:Mine (SST-2 / BERT-Base)"
+    one, two = record(dataset="hsol", defense="mine"), record(defense="mine")
+    one["cell"]["defense"]["source"], two["cell"]["defense"]["source"] = "kit:Mine", "other:Mine"
+    assert f"- From outside this suite: {shown}.\n" in render([one, two])["README.md"]
+
+
 @pytest.mark.parametrize(
     "part",
     [
