@@ -11,7 +11,7 @@ from bench.commands.status import plan_into
 from bench.core.errors import RequestError
 from bench.engine.progress import claims
 from bench.engine.store import Store
-from bench.engine.upkeep import UNFINISHED, Freeable, free, freeable, run_claim, unread
+from bench.engine.upkeep import UNFINISHED, Freeable, free, freeable, other_originals, run_claim, unread
 
 
 def clean_folder(out: Path, yes: bool, everything: bool, console: Console) -> int:
@@ -37,6 +37,9 @@ def clean_folder(out: Path, yes: bool, everything: bool, console: Console) -> in
             console.print(f"{_size(group):>10}  {len(group)} x {why}{kept}", markup=False, highlight=False)
         for reason in unread(plan):
             note = f"{reason} Stages that may be made from it count as what an unfinished run would go on from."
+            console.print(note, markup=False, highlight=False)
+        for path in sorted(set(other_originals(out, plan).values())):
+            note = f"Stages made from another {path} than is there now count as what a run would go on from."
             console.print(note, markup=False, highlight=False)
         if not chosen:
             console.print("Nothing to free.", highlight=False)

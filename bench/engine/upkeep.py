@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from bench.core.spec import Part
 from bench.engine.locks import Claim, owner_of
 from bench.engine.plan import Plan
 from bench.engine.record_files import read_record
@@ -44,7 +46,8 @@ def freeable(out: Path, plan: Plan) -> list[Freeable]:
     """Return all that can go from a folder; `plan` is that of everything that was asked for into it.
 
     A stage that a record lists stays, without its weights: the record can be made again from it. While something that
-    was asked for is `unread`, what would be built from it has other keys: what no other plan has counts as unfinished.
+    was asked for is `unread`, what would be built from it has other keys: what no other plan has counts as unfinished,
+    and so does what was made from `other_originals` than stand in the data folder now.
     """
     store = Store(out / "store", read_only=True)
     found = [*_leftovers(out, store)]
@@ -52,22 +55,55 @@ def freeable(out: Path, plan: Plan) -> list[Freeable]:
     listed = _listed(out)
     todo = Runner(plan, out, {}, read_only=True).todo()
     planned = {stage.key for stage in plan.unique()}
-    unsure = bool(unread(plan))
+    unsure, others = bool(unread(plan)), other_originals(out, plan)
     readers = {parent.key for stage in todo.stages.values() for parent in stage.parents.values()}
+    for path in _stages(store):
+        key = path.name
+        kept, uncertain = key in listed, unsure or key in others
+        if not kept and key not in planned:
+            found.append(Freeable(UNFINISHED if uncertain else OLD, path, _size(path), key))
+        elif not kept:
+            found.append(Freeable(UNFINISHED, path, _size(path), key))
+        elif (path / WEIGHTS_FILE).is_file():
+            why = UNFINISHED if uncertain or key in readers else WEIGHT
+            found.append(Freeable(why, path, (path / WEIGHTS_FILE).stat().st_size, key, weights=True))
+    return found
+
+
+def _stages(store: Store) -> Iterator[Path]:
     for folder in _entries(store.root):
         for path in _entries(folder) if len(folder.name) == 2 else ():
-            key = path.name
-            if not KEY.fullmatch(key):
-                continue
-            kept = key in listed
-            if not kept and key not in planned:
-                found.append(Freeable(UNFINISHED if unsure else OLD, path, _size(path), key))
-            elif not kept:
-                found.append(Freeable(UNFINISHED, path, _size(path), key))
-            elif (path / WEIGHTS_FILE).is_file():
-                why = UNFINISHED if unsure or key in readers else WEIGHT
-                found.append(Freeable(why, path, (path / WEIGHTS_FILE).stat().st_size, key, weights=True))
-    return found
+            if KEY.fullmatch(path.name):
+                yield path
+
+
+def other_originals(out: Path, plan: Plan) -> dict[str, str]:
+    """Return the keys of stages made from the other of two files that may stand in the data folder, with its path.
+
+    A published original and what was rebuilt in its place make other keys: with the file these stages come back.
+    """
+    store = Store(out / "store", read_only=True)
+    loads = [stage.content["dataset"] for stage in plan.unique() if stage.kind == "load"]
+    pins = {dataset.identity: dataset.pins for dataset in loads if dataset.options.get("originals")}
+    found: dict[str, str] = {}
+
+    def other(key: str) -> str:
+        if key not in found:
+            manifest = store.manifest(key) or {}
+            dataset = manifest.get("content", {}).get("dataset")
+            above = [other(parent) for parent in manifest.get("parents", {}).values()]
+            found[key] = next(filter(None, above), "") if dataset is None else _replaced(dataset, pins)
+        return found[key]
+
+    # Nothing is read where no data set of the plan has such a file.
+    return {path.name: other(path.name) for path in _stages(store) if other(path.name)} if pins else {}
+
+
+def _replaced(dataset: Mapping[str, Any], pins: Mapping[str, Mapping[str, str]]) -> str:
+    """Return the file with an original that a data set, as it stands in a manifest, was read from with other bytes."""
+    then = dataset["pins"]
+    now = pins.get(Part(dataset["name"], dataset["options"]).identity, then)
+    return next((path for path in dataset["options"].get("originals", ()) if then.get(path) != now.get(path)), "")
 
 
 def unread(plan: Plan) -> list[str]:

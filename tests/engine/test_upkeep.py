@@ -20,12 +20,14 @@ from rich.console import Console
 from bench.commands.clean import clean_folder
 from bench.commands.status import _print, plan_into, show_status
 from bench.core.errors import RequestError
+from bench.data import dataset_spec
+from bench.data.files import git_blob
 from bench.engine.progress import Progress, _remaining, claims, look, read_requests, write_request
 from bench.engine.runner import Runner
 from bench.engine.stages import Stage
 from bench.engine.store import Store, StoreError
 from bench.engine.upkeep import LEFTOVERS, OLD, SPOILT, UNFINISHED, WEIGHT, free, freeable, run_claim
-from bench.engine.work import Machine
+from bench.engine.work import Machine, manifest_of
 from tests.engine.cheap import build, cheap_plan, drive
 from tests.engine.conftest import grid_file, tiny  # noqa: F401  (fixtures)
 from tests.engine.test_faults import records
@@ -143,6 +145,36 @@ def test_what_is_made_from_files_that_are_away_is_kept(tmp_path: Path, away: str
     assert str(names[away]) in said.getvalue() and "Nothing to free." in said.getvalue()
     (tmp_path / "gone").rename(names[away])
     assert all(store.has(stage.key) for stage in plan.unique())
+
+
+def test_what_is_made_from_a_published_original_that_is_away_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, said = "datasets/Spam/lingspam/train.tsv", (io.StringIO(), io.StringIO())
+    original = tmp_path / "data" / name
+    original.parent.mkdir(parents=True)
+    original.write_text("as published")
+    spec = replace(dataset_spec("lingspam"), originals={name: git_blob(original.read_bytes())})
+    monkeypatch.setattr("bench.data.dataset_spec", lambda name, options: spec)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "bert"}')
+    axes = {"datasets": ["lingspam"], "attacks": ["badnets"], "defenders": ["vanilla"], "poison_ratios": [0.1]}
+    out, store = tmp_path / "out", Store(tmp_path / "out" / "store")
+    write_request(out, "demo", {**axes, "models": [str(tmp_path / "model")]}, tmp_path / "data")
+    plan = plan_into(out, None)
+    for stage in plan.unique():
+        with store.draft(stage.key) as aside:
+            store.finish(stage.key, aside, manifest_of(stage.payload(), Machine(None), 1.0))
+    with store.draft(OLD_KEY) as aside:
+        store.finish(OLD_KEY, aside, {"kind": "load"})
+    original.rename(tmp_path / "gone")
+    assert not {stage.key for stage in plan.unique()} & {stage.key for stage in plan_into(out, None).unique()}
+    clean_folder(out, True, False, Console(file=said[0], width=1000))
+    assert f"Stages made from another {name} than" in said[0].getvalue() and not store.has(OLD_KEY)
+    (tmp_path / "gone").rename(original)
+    assert all(store.has(stage.key) for stage in plan.unique())
+    clean_folder(out, True, False, Console(file=said[1], width=1000))
+    assert name not in said[1].getvalue() and "Nothing to free." in said[1].getvalue()
 
 
 def test_after_all_is_freed_the_records_of_a_finished_run_can_be_made_again(tmp_path: Path) -> None:
