@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.core.errors import CellError, RequestError
+from bench.core.errors import BenchError, CellError, RequestError
 from bench.engine import plugins
 from bench.engine.store import WEIGHTS_FILE, Store
 from bench.report.compare import title
@@ -31,8 +31,10 @@ def save_adapter(reference: str, to: str | Path) -> Path:
         reference: `RUN#KEY`, a cell of a run made with `--keep-weights`.
 
     Raises:
-        BenchError: no such cell, its defense is more than a LoRA, its weights were not kept, or the folder is there.
+        BenchError: no such cell, its defense is more than a LoRA, its weights were not kept, its model is not on this
+            machine as it was, or the folder is there.
     """
+    from bench.engine.victims import drawn
     from bench.victim.peft_layout import model_card, write_peft
 
     record, found = one(reference)
@@ -54,6 +56,13 @@ def save_adapter(reference: str, to: str | Path) -> Path:
     base = model.get("hub") or (Path(place).name if place else model["name"])
     facts = _facts(record, base)
     try:
+        beside = drawn(store, key)
+    except BenchError as error:
+        raise RequestError(
+            f"What was drawn for {reference!r} cannot be drawn again: {error.problem}",
+            "Put the model and the run's folder back as they were, or run the cell with --keep-weights elsewhere.",
+        ) from error
+    try:
         write_peft(
             store.open(key) / WEIGHTS_FILE,
             folder,
@@ -61,6 +70,7 @@ def save_adapter(reference: str, to: str | Path) -> Path:
             revision=model.get("revision"),
             options=options,
             card=model_card(facts),
+            drawn=beside,
         )
     except OSError as error:
         raise RequestError(f"{folder} cannot be written: {error.strerror}.", "Name another folder.") from None

@@ -7,8 +7,13 @@ from typing import Any
 
 from bench.core.errors import CellError
 from bench.core.knowledge import Knowledge
+from bench.core.seeding import derived_seed
+from bench.core.spec import Part
 from bench.engine import plugins
+from bench.engine.artifacts import read_meta
 from bench.engine.clean_rows import CleanRows, divide
+from bench.engine.stages import Stage
+from bench.engine.store import LostError, Store
 from bench.engine.work import Job
 from bench.victim.assembly import add_stand_in
 from bench.victim.loading import load_victim, weights_identity
@@ -93,9 +98,43 @@ def restored(job: Job, role: str = "victim") -> Any:
     return victim
 
 
-def _seed_of(payload: dict[str, Any], name: str) -> int:
-    from bench.core.seeding import derived_seed
+def drawn(store: Store, key: str) -> dict[str, Any]:
+    """Return, by name, the tensors of its backbone that a training drew because the model's files lack them.
 
+    Raises:
+        BenchError: the model is not on this machine as it was, or a stage that the training was made from is gone.
+    """
+    manifest = _manifest(store, key)
+    content = manifest["content"]
+    spec = spec_of(content)
+    if spec.family == "decoder":  # none has a pooler, which is all that files may lack of a backbone
+        return {}
+    classes = read_meta(store.file(manifest["parents"]["load"], "meta.json").parent)["classes"]
+    seed = derived_seed(_made(store, key).identity, "head")
+    victim = load_victim(spec, classes, seed=seed, precision=content["precision"])
+    found = {name: value.detach() for name, value in victim.tensors().items() if name in victim.drawn}
+    return {name: value for name, value in found.items() if name.partition(".")[0] not in victim.head}
+
+
+def _made(store: Store, key: str) -> Stage:
+    """Return a finished stage with the identity that it had; its key lacks the versions of plug-ins."""
+    manifest = _manifest(store, key)
+    content = {
+        name: Part(value["name"], value["options"], value.get("source", "")) if isinstance(value, dict) else value
+        for name, value in manifest["content"].items()
+    }
+    parents = {role: _made(store, parent) for role, parent in manifest["parents"].items()}
+    return Stage(manifest["kind"], content, parents)
+
+
+def _manifest(store: Store, key: str) -> dict[str, Any]:
+    manifest = store.manifest(key)
+    if manifest is None:
+        raise LostError(key, f"Stage {key} is not in the store.")
+    return manifest
+
+
+def _seed_of(payload: dict[str, Any], name: str) -> int:
     return derived_seed(payload["identity"], name)
 
 

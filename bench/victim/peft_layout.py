@@ -2,7 +2,7 @@
 
 A multi-scale layer around a pre-trained linear goes along as a LoRA of a rank and an alpha of its own: with
 A = diag(K) L and B = R its forward pass is a LoRA's (its gradients are not). Around a linear of the head, which the
-adapter holds whole, it is added to the weights.
+adapter holds whole, it is added to the weights; so is any LoRA around a linear that the model's files lack.
 """
 
 from __future__ import annotations
@@ -20,17 +20,26 @@ SIMPLE = "Name a cell whose defense is lora, lora+ga, mslr or musclelora."
 
 
 def write_peft(
-    weights: Path, folder: Path, *, base: str, revision: str | None, options: LoraOptions, card: str
+    weights: Path,
+    folder: Path,
+    *,
+    base: str,
+    revision: str | None,
+    options: LoraOptions,
+    card: str,
+    drawn: Mapping[str, Any],
 ) -> None:
     """Write the LoRA and the classification head of a saved victim as a PEFT adapter into a folder, made when absent.
 
     The head goes along as a `modules_to_save`: the base model has none, and in `released` it stays at its random draw.
+    So does what else the base model lacks.
 
     Args:
         weights: `weights.safetensors` of a training stage.
         base: hub id or folder of the base model, `base_model_name_or_path`.
         options: what the defense trained, every option filled in.
         card: the text of README.md.
+        drawn: tensors of the backbone that the base model's files lack, by their names in it: a pooler's.
 
     Raises:
         CellError: the weights hold no LoRA, or more than PEFT's LoRA can say.
@@ -38,7 +47,7 @@ def write_peft(
     from peft import LoraConfig, TaskType
     from safetensors.torch import load_file, save_file
 
-    tensors = load_file(weights)
+    tensors = _with_drawn(load_file(weights), drawn, options)
     patterns: dict[str, dict[str, Any]] = {}
     if isinstance(options, MultiScaleOptions):
         tensors, patterns = _as_lora(tensors, options)
@@ -48,7 +57,7 @@ def write_peft(
     modules = sorted({name.partition(".lora_")[0] for name in factors})
     backbone = modules[0].partition(".")[0]
     head = {name: value for name, value in tensors.items() if name not in factors}
-    strange = [name for name in head if name.partition(".")[0] == backbone]
+    strange = [name for name in head if name.partition(".")[0] == backbone and name not in drawn]
     if strange:
         raise CellError(f"{strange[0]} trains beside LoRA, and PEFT's layout of LoRA has no place for it.", SIMPLE)
     if any(name.startswith("score.") and name != "score.weight" for name in head):
@@ -64,7 +73,7 @@ def write_peft(
         lora_dropout=0.0,
         bias="none",
         target_modules=modules,
-        modules_to_save=sorted({name.partition(".")[0] for name in head}),
+        modules_to_save=sorted({".".join(name.split(".")[: 2 if name in drawn else 1]) for name in head}),
         base_model_name_or_path=base,
         revision=revision,
         inference_mode=True,
@@ -74,6 +83,21 @@ def write_peft(
     save_file(content, folder / WEIGHTS, metadata={"format": "pt"})
     config.save_pretrained(str(folder))
     (folder / CARD).write_text(card, encoding="utf-8", newline="\n")
+
+
+def _with_drawn(tensors: Mapping[str, Any], drawn: Mapping[str, Any], options: LoraOptions) -> dict[str, Any]:
+    """Return the tensors and what was drawn, with a LoRA around a drawn linear added to its weights.
+
+    PEFT keeps a module as a `modules_to_save` or puts a LoRA into it, not both.
+    """
+    found = dict(tensors)
+    for name, value in drawn.items():
+        where, _, part = name.rpartition(".")
+        lower, upper = (f"{where}.lora_{side}.{ADAPTER}.weight" for side in "AB")
+        if part == "weight" and lower in found:
+            value = value.float() + options.alpha / options.rank * found.pop(upper) @ found.pop(lower)
+        found[f"{where}.original.{part}" if f"{where}.lower" in tensors else name] = value
+    return found
 
 
 def _as_lora(
@@ -127,7 +151,8 @@ def model_card(facts: Mapping[str, Any]) -> str:
     body = [f"# {_plain(facts['title'])}", warning, "\n".join(["| what | value |", "|:--|:--|", *rows])]
     use = (
         "Load it with `PeftModel.from_pretrained(base, FOLDER)`, where `base` is the base model as an "
-        "`AutoModelForSequenceClassification` with the number of labels above; the head travels with the adapter."
+        "`AutoModelForSequenceClassification` with the number of labels above; the head travels with the adapter, "
+        "and so does a pooler that the base lacks."
     )
     return "\n".join([*head, "---", ""]) + "\n\n".join([*body, use]) + "\n"
 

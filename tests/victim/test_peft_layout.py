@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,37 @@ def test_other_architectures_too(
         stored = read_arrays(Store(tiny.out / "store").open(dict(record["stages"])["evaluate"]) / "predictions.npz")
         found, _ = _probabilities(folder, record, tiny)
         np.testing.assert_allclose(found, stored["clean"][:64], atol=2e-5)
+
+
+@pytest.mark.slow
+def test_a_pooler_that_the_files_lack_goes_along(
+    tiny: Tiny,  # noqa: F811
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """It is drawn from the training's seed, and the base model that PEFT loads has another one."""
+    from safetensors.torch import load_file, save_file
+
+    tiny.model = str(shutil.copytree(tiny_model(tmp_path_factory, "bert"), tmp_path / "masked"))
+    weights = Path(tiny.model) / "model.safetensors"
+    content = {name: value for name, value in load_file(weights).items() if "pooler" not in name}
+    save_file(content, weights, {"format": "pt"})
+    # A LoRA or a multi-scale layer around the pooler's linear is added to its weights.
+    plan = tiny.plan(defenders=["lora", "lora(targets=[query,dense],train_head=true)", "mslr(inner_rank=2)"])
+    assert not tiny.run(plan, keep_weights=True).failed
+    records = [load_records(tiny.out / "records" / f"{key}.json")[0] for key in plan.cells]
+    for number, record in enumerate(records):
+        folder = save_adapter(f"{tiny.out}#{record['key']}", tmp_path / str(number))
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        assert set(config["modules_to_save"]) == {"bert.pooler", "classifier"}
+        stored = read_arrays(Store(tiny.out / "store").open(dict(record["stages"])["evaluate"]) / "predictions.npz")
+        for _ in range(2):  # whatever the base model draws
+            found, _ = _probabilities(folder, record, tiny)
+            np.testing.assert_allclose(found, stored["clean"][:64], atol=2e-6)
+    Path(tiny.model).rename(tmp_path / "moved")
+    with pytest.raises(BenchError, match="cannot be drawn again: .*holds no config.json") as caught:
+        save_adapter(f"{tiny.out}#{records[0]['key']}", tmp_path / "not")
+    assert "back as they were" in caught.value.remedy and not (tmp_path / "not").exists()
 
 
 @pytest.mark.slow
