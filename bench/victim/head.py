@@ -56,8 +56,16 @@ def check_family(model: nn.Module, spec: ModelSpec) -> None:
     """Check that a decoder's head is one linear map, and that an encoder's first token sees the others.
 
     Raises:
-        CellError: the model is not of the family that its spec says, or its head reads what may be padding.
+        CellError: the model is not of the family that its spec says, or of neither, or its head reads what may be
+            padding.
     """
+    if model.config.is_encoder_decoder:
+        # The first of its last states is that of the decoder's start, and the head reads another token.
+        raise CellError(
+            f"Model {spec.name!r} is an encoder-decoder ({type(model).__name__}): it has no token of which it is known"
+            " that it stands for the text, neither an encoder's first nor a decoder's last.",
+            "Choose another model: an encoder, such as BERT, or a decoder, such as GPT-2.",
+        )
     if spec.family == "decoder":
         plain_head(model)
         return
@@ -70,7 +78,7 @@ def check_family(model: nn.Module, spec: ModelSpec) -> None:
         )
     if isinstance(getattr(model, SCORE, None), nn.Linear):
         remedy = "Set model.family=decoder; whatever else it needs (rates, epochs, lora_targets) stays an encoder's."
-    elif not model.config.is_encoder_decoder and any(getattr(part, "is_causal", False) for part in model.modules()):
+    elif any(getattr(part, "is_causal", False) for part in model.modules()):
         remedy = "Choose another model."  # such as a BERT that is set up as a decoder
     else:
         return

@@ -165,6 +165,28 @@ def test_an_encoder_that_is_set_up_as_a_decoder_is_neither(tmp_path: Path, tmp_p
         assert "hoose another model" in caught.value.remedy
 
 
+# Sizes of BART and of T5, which call them by names of their own.
+SIZES = {
+    "bart": {"d_model": 32, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "encoder_layers": 1, "decoder_layers": 1},
+    "t5": {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 4},
+}
+
+
+@pytest.mark.parametrize("architecture", SIZES)
+@pytest.mark.parametrize("family", ["encoder", "decoder"])
+def test_an_encoder_decoder_is_neither(tmp_path: Path, tmp_path_factory: Any, architecture: str, family: str) -> None:
+    from transformers import AutoConfig, AutoModel
+
+    folder = written(tmp_path_factory, tmp_path / architecture, "roberta")
+    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4} if architecture == "bart" else {}
+    with torch.random.fork_rng(devices=[]):
+        config = AutoConfig.for_model(architecture, vocab_size=500, **SIZES[architecture], **heads)
+        AutoModel.from_config(config).save_pretrained(folder)
+    with pytest.raises(CellError, match=f"Model '{architecture}' is an encoder-decoder") as caught:
+        load_victim(model_spec(folder, {"family": family, "head": "plain"}), 2, seed=0)
+    assert "Choose another model" in caught.value.remedy
+
+
 def test_a_head_that_reads_padding_is_refused(tmp_path: Path, tmp_path_factory: Any) -> None:
     """XLNet's reads the last token; texts are padded there."""
     from transformers import XLNetConfig, XLNetModel
