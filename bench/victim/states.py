@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ TOKENS, CPU_TOKENS = 16384, 2048
 def last_states(victim: Victim, texts: Sequence[str]) -> Tensor:
     """Return the last hidden state, fp32 [n, width] on the victim's device, of [CLS] or a decoder's last real token.
 
-    What `Victim.hidden` returns, without holding the states of all layers at once.
+    What `Victim.hidden` returns, unpadded where that can be done.
 
     Raises:
         CellError: a state that is not finite.
@@ -30,13 +29,7 @@ def last_states(victim: Victim, texts: Sequence[str]) -> Tensor:
     unpadded = victim.reader()
     if unpadded is not None:
         return _finite(unpadded.collect(victim.encode_texts(texts), lambda encoder: encoder.states()))
-    # A decoder would otherwise keep the keys and values of every layer for a generation that never comes.
-    settings: dict[str, Any] = {"use_cache": False} if victim.spec.family == "decoder" else {}
-
-    def compute(inputs: dict[str, Tensor]) -> Tensor:
-        return _read(victim, victim.backbone(**inputs, **settings).last_hidden_state, inputs)
-
-    return _collected(victim, texts, compute)
+    return _collected(victim, texts, victim.state)
 
 
 def penultimate(victim: Victim, texts: Sequence[str]) -> Tensor:

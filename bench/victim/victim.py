@@ -167,14 +167,21 @@ class Victim(nn.Module):
 
     def hidden(self, texts: Sequence[str], batch_size: int | None = None) -> np.ndarray:
         """Return the last hidden state, float32 [n, width], of [CLS] (encoder) or of the last real token (decoder)."""
+        width = self.model.config.get_text_config().hidden_size  # which is not the words' in ELECTRA
+        return self._collect(self.encode_texts(texts), batch_size, width, self.state)
 
-        def last(inputs: dict[str, Tensor]) -> Tensor:
-            states = self(inputs).hidden_states[-1].float()
+    def state(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the last hidden state [batch, width] of [CLS] (encoder) or of the last real token (decoder).
+
+        Without asking for the states of all layers: transformers would leave hooks on the model that collect them, and
+        the unpadded pass takes no model with hooks that it does not know.
+        """
+        with self.autocast():
             if self.spec.family == "encoder":
-                return states[:, 0]
-            return last_real(states, inputs["attention_mask"])
-
-        return self._collect(self.encode_texts(texts), batch_size, self.word_embedding.shape[1], last)
+                return self.backbone(**inputs).last_hidden_state[:, 0]
+            # No keys and values of every layer are kept: they are for a generation that never comes.
+            found = self.backbone(**inputs, use_cache=False)
+        return last_real(found.last_hidden_state, inputs["attention_mask"])
 
     def embeddings(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return input embeddings [batch, length, width]: an encoder's embedding block, a decoder's bare words."""

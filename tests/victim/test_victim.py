@@ -8,8 +8,10 @@ import torch
 
 from bench.core.errors import CellError
 from bench.core.example import Example
+from bench.victim.joint.support import kind_of
 from bench.victim.lora import attach_lora
 from bench.victim.victim import Victim
+from tests.tiny import ARCHITECTURES, FURTHER
 
 TEXTS = ["good", "the film is bad and we hate it", "what a warm story", "", "dull mess"]
 
@@ -78,7 +80,19 @@ def test_positions_are_counted_as_the_embeddings_count_them(tiny_spec, architect
     assert np.isfinite(victim.predict(["film " * 900, "film"])).all()
 
 
-@pytest.mark.parametrize("architecture", ["bert", "gpt2"])
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, *FURTHER])
+def test_hidden_leaves_no_hooks_on_the_model(tiny_victim, architecture):
+    victim = tiny_victim(architecture)
+
+    def hooks() -> int:
+        return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in victim.modules())
+
+    assert hooks() == 0 and kind_of(victim) == architecture
+    assert victim.hidden(TEXTS).shape == (5, 32) and victim.hidden([]).shape == (0, 32)
+    assert hooks() == 0 and kind_of(victim) == architecture  # the unpadded pass knows no hooks of transformers
+
+
+@pytest.mark.parametrize("architecture", ["bert", "electra", "gpt2"])
 def test_hidden_is_cls_or_the_last_real_token(tiny_victim, architecture):
     victim = tiny_victim(architecture)
     found = victim.hidden(TEXTS[:3])
@@ -86,7 +100,7 @@ def test_hidden_is_cls_or_the_last_real_token(tiny_victim, architecture):
     for row, text in enumerate(TEXTS[:3]):
         with torch.no_grad():
             states = victim.plm(**victim.tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states
-        expected = states[-1][0, 0 if architecture == "bert" else -1].numpy()
+        expected = states[-1][0, -1 if architecture == "gpt2" else 0].numpy()
         assert found[row] == pytest.approx(expected, abs=1e-5)
 
 
