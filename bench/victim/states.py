@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from bench.core.errors import CellError
 from bench.core.memory import part_size
 from bench.victim.batching import by_tokens
-from bench.victim.head import last_real
 from bench.victim.victim import Victim
 
 # Padded tokens of one batch where the unpadded pass is not taken. A GPU wants few launches; a CPU wants the activations
@@ -51,7 +50,7 @@ def penultimate(victim: Victim, texts: Sequence[str]) -> Tensor:
     def compute(inputs: dict[str, Tensor]) -> Tensor:
         seen.clear()
         victim(inputs, hidden_states=False)
-        return _read(victim, seen[-1], inputs)
+        return seen[-1]
 
     try:
         return _collected(victim, texts, compute)
@@ -73,15 +72,6 @@ def classifier(victim: Victim) -> nn.Linear:
             "Choose a model whose classifier ends in one.",
         )
     return found[-1]
-
-
-def _read(victim: Victim, states: Tensor, inputs: dict[str, Tensor]) -> Tensor:
-    """Return the vectors [batch, width] that stand for the texts out of `states` [batch, (length,) width]."""
-    if states.ndim == 2:
-        return states
-    if victim.spec.family == "encoder":
-        return states[:, 0]
-    return last_real(states, inputs["attention_mask"])
 
 
 def _collected(victim: Victim, texts: Sequence[str], compute: Callable[[dict[str, Tensor]], Tensor]) -> Tensor:

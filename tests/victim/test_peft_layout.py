@@ -12,13 +12,19 @@ from typer.testing import CliRunner
 
 from bench import load_records, save_adapter
 from bench.cli import app
-from bench.core.errors import BenchError
+from bench.core.errors import BenchError, CellError
 from bench.engine.artifacts import read_arrays, read_examples
 from bench.engine.store import Store
 from bench.victim.loading import quiet
-from bench.victim.peft_layout import model_card
+from bench.victim.peft_layout import model_card, write_peft
+from bench.victim.recipes import LoraOptions, MultiScaleOptions
 from tests.engine.conftest import Tiny, tiny  # noqa: F401  (fixture)
 from tests.tiny import tiny_model
+
+
+class MultiScaleLora(LoraOptions, MultiScaleOptions):
+    """The options of MSLR."""
+
 
 SCALED = ["mslr(inner_rank=2)", "musclelora(clean_samples=8)"]
 DEFENSES = ["lora", "lora(train_head=true)", "lora+ga(clean_samples=8)", *SCALED, "vanilla", "prefix"]
@@ -56,6 +62,15 @@ def test_peft_loads_the_victim_that_was_evaluated(tiny: Tiny, tmp_path: Path) ->
     result = CliRunner().invoke(app, ["adapter", f"{tiny.out}#{records[0]['key'][:12]}", "--to", str(tmp_path / "not")])
     assert result.exit_code == 2 and "--keep-weights" in result.stderr
     assert not (tmp_path / "not").exists()
+    repaired = {**records[1], "stages": [*records[1]["stages"], ["repair", "0" * 40]]}
+    for place, content, reason in (
+        (tiny.out / "records", repaired, "was repaired after training"),
+        (tmp_path, records[1], "has no trained victim here"),
+    ):
+        file = place / f"{records[1]['key']}.json"
+        file.write_text(json.dumps(content), encoding="utf-8")
+        with pytest.raises(BenchError, match=reason):
+            save_adapter(str(file), tmp_path / "not")
 
 
 def _probabilities(folder: Path, record: dict, tiny: Tiny) -> tuple[np.ndarray, np.ndarray]:  # noqa: F811
@@ -73,6 +88,40 @@ def _probabilities(folder: Path, record: dict, tiny: Tiny) -> tuple[np.ndarray, 
         base = AutoModelForSequenceClassification.from_pretrained(tiny.model, num_labels=2).eval()
         bare = base(**batch).logits.softmax(-1).numpy()
         return PeftModel.from_pretrained(base, folder).eval()(**batch).logits.softmax(-1).numpy(), bare
+
+
+REFUSED = {
+    "hold no LoRA": (LoraOptions(rank=2, alpha=4), {"classifier.weight": (2, 4)}),
+    "no multi-scale layer": (MultiScaleLora(), {"classifier.weight": (2, 4)}),
+    "bert.pooler.dense.bias trains beside LoRA": (
+        LoraOptions(rank=2, alpha=4),
+        {
+            "bert.a.lora_A.default.weight": (2, 4),
+            "bert.a.lora_B.default.weight": (4, 2),
+            "bert.pooler.dense.bias": (4,),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_weights_that_are_no_lora_or_more_are_refused(tmp_path: Path, reason: str) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    options, shapes = REFUSED[reason]
+    save_file({name: torch.ones(shape) for name, shape in shapes.items()}, tmp_path / "weights.safetensors")
+    with pytest.raises(CellError, match=reason):
+        write_peft(
+            tmp_path / "weights.safetensors",
+            tmp_path / "not",
+            base="x",
+            revision=None,
+            options=options,
+            card="",
+            drawn={},
+        )
+    assert not (tmp_path / "not").exists()
 
 
 def test_a_card_shows_hostile_names_as_they_are() -> None:
