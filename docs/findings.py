@@ -151,10 +151,11 @@ def added(held: Held) -> str:
 
 
 def _controls(held: Held) -> dict[str, list[dict[str, Any]]]:
-    """Return each defense's records of ratio 0 by attack, of those that have all."""
+    """Return each defense's records of ratio 0 by attack, of those that have all, and learnt the task."""
     names = {key[1] for key in held if key[2:] == (0, "default")}
     every = {name: [held.get((attack, name, 0.0, "default")) for attack in ATTACKS] for name in sorted(names)}
-    return {name: [one for one in found if one] for name, found in every.items() if all(found)}
+    learnt = {name: [one for one in found if one and one["trained"]] for name, found in every.items()}
+    return {name: found for name, found in learnt.items() if len(found) == len(ATTACKS)}
 
 
 def trained_longer(held: Held) -> str:
@@ -199,7 +200,10 @@ TABLES: dict[str, Callable[[Held], str]] = {
     "pairs": paired,
     "budget": lambda held: table(held, lambda key: key[2:] == (RATIO, "budget 96"), "Cell"),
     "detectors": lambda held: table(
-        held, lambda key: key[1] in ("strip", "rap") and key[2:] == (RATIO, "default"), after=("FRR", "FAR", "AUROC")
+        held,
+        lambda key: key[1] in ("strip", "rap") and key[2] == RATIO and key[3] in SEEDS,
+        "Cell",
+        after=("FRR", "FAR", "AUROC"),
     ),
     "mended": lambda held: table(
         held,
