@@ -87,7 +87,7 @@ def test_an_unexpected_failure_shows_its_kind_and_where_it_came_from() -> None:
     ("arguments", "code", "said"),
     [
         (["--defenders", "onion"], 0, "the defense onion"),
-        ([f"{PUBLISHED}#defense=adapter,attack=addsent"], 0, "Outcome: CACC"),
+        ([f"{PUBLISHED}#defense=adapter,attack=addsent,poison_ratio=0.1"], 0, "Outcome: CACC"),
         ([str(PUBLISHED)], 2, f"names {len(PUBLISHED.read_text().splitlines())} records"),
         ([f"{PUBLISHED}#defense=lora,attack=addsent", "--seeds", "1"], 2, "both given"),
         (["--seeds", "0,1"], 2, "name 2 cells"),
