@@ -8,6 +8,7 @@ import numpy as np
 
 from tests.findings import ATTACKS, FOLDER, LONGER, TEXT, by_seed, lines_under, percent, records
 
+LATE_EARLY = (", longer", "")
 CELL = ("table", "model", "dataset", "defense")  # of the paper's results
 
 
@@ -124,12 +125,19 @@ def test_what_is_said_of_gradient_alignment_trained_longer() -> None:
     ]
     assert len(inserted) == 6 and all(value < 0 for value in inserted)
     assert f"loses {-np.mean(inserted):.0f} points on BadNets and AddSent, lower in all 6 cells" in text
-    hidden = [
-        np.mean([percent(one, "asr") for one in by_seed("hiddenkiller", f"lora+ga{way}")]) for way in (", longer", "")
-    ]
-    assert "(HiddenKiller {:.0f} against {:.0f})".format(*hidden) in text
-    assert own[0] == "10" and f"over the ten {-float(own[2]):.0f} points less, p {float(own[4]):.2f}" in text
-    assert lora[0] == lora[3] == "10"
-    assert f"It is {-float(lora[2]):.0f} below LoRA trained as long, lower in all ten, at {-float(lora[1]):.0f}" in text
+    paraphrased = []
+    for attack in ("hiddenkiller", "stylebkd"):
+        late, early = (np.mean([percent(one, "asr") for one in by_seed(attack, f"lora+ga{way}")]) for way in LATE_EARLY)
+        paraphrased.append(f"{late:.0f} against {early:.0f}")
+    assert "(HiddenKiller {}, StyleBkd {})".format(*paraphrased) in text
+    assert own[0] == "12" and f"over the twelve {-float(own[2]):.0f} points less, p {float(own[4]):.2f}" in text
+    late = [record for attack in (*ATTACKS, "stylebkd") for record in by_seed(attack, "lora+ga, longer")]
+    above = np.mean([percent(record, "asr") - percent(record, "asr_floor") for record in late])
+    assert lora[0] == lora[3] == "12"
+    said = (
+        f"is {-float(lora[2]):.0f} below LoRA trained as long, lower in all twelve, at {-float(lora[1]):.0f} points of"
+    )
+    assert f"{said} CACC, and {above:.0f} above its floor" in text
     apart = f"is {-float(multiscale[2]):.0f} points below it (lower in {multiscale[3]} of {multiscale[0]},"
     assert f"{apart} p {float(multiscale[4]):.2f}), at {float(multiscale[1]):.1f} points more of CACC" in text
+    assert f"the two are {-float(multiscale[2]):.0f} points apart (12 cells, p {float(multiscale[4]):.2f})" in text
