@@ -141,3 +141,18 @@ def test_what_is_said_of_gradient_alignment_trained_longer() -> None:
     apart = f"is {-float(multiscale[2]):.0f} points below it (lower in {multiscale[3]} of {multiscale[0]},"
     assert f"{apart} p {float(multiscale[4]):.2f}), at {float(multiscale[1]):.1f} points more of CACC" in text
     assert f"the two are {-float(multiscale[2]):.0f} points apart (12 cells, p {float(multiscale[4]):.2f})" in text
+
+
+def test_what_is_said_of_the_recipes() -> None:
+    asr = {
+        (name, cell): [percent(records()[attack, name, 0.1, cell], "asr") for attack in (*ATTACKS, "stylebkd")]
+        for name in ("lora", "musclelora")
+        for cell in ("default", "recipe paper")
+    }
+    means = {key: round(np.mean(values)) for key, values in asr.items()}
+    paper, code = means["musclelora", "recipe paper"], means["musclelora", "default"]
+    apart = np.subtract(asr["musclelora", "recipe paper"], asr["musclelora", "default"]).round()
+    text = " ".join(TEXT.split())
+    assert f"mean ASR is {paper} % by the text and {code} % by the code at the same seed" in text
+    assert apart.tolist() == [27, 14, 19, -12] and "(27, 19 and 14 points; 12 lower on StyleBkd)" in text
+    assert f"and LoRA's {means['lora', 'recipe paper']} and {means['lora', 'default']}." in text
