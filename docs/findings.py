@@ -225,7 +225,7 @@ TABLES: dict[str, Callable[[Held], str]] = {
     "reserved": reserved,
     "longer": trained_longer,
     "longer_means": lambda held: over_attacks(held, RETRAINED, "dev"),
-    "longer_control": lambda held: table(held, lambda key: key[2:] == (0, LONG), "Ratio", "Cell"),
+    "longer_control": lambda held: table(held, lambda key: key[2] == 0 and key[3].startswith(LONG), "Ratio", "Cell"),
     "longer_pairs": lambda held: paired(held, LONGER_PAIRS, "dev"),
     "recipes": lambda held: table(
         held,

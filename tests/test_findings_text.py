@@ -6,8 +6,10 @@ import csv
 
 import numpy as np
 
+from bench.core.paired import sign_flip
 from tests.findings import ATTACKS, FOLDER, LONGER, TEXT, by_seed, lines_under, percent, records
 
+SEEDS = ("", ", seed 1", ", seed 2")  # behind LONGER
 LATE_EARLY = (", longer", "")
 CELL = ("table", "model", "dataset", "defense")  # of the paper's results
 
@@ -102,8 +104,20 @@ def test_what_is_said_of_the_longer_training() -> None:
     above = {name: round(asr[name] - floor[name]) for name in asr}
     assert above == {"lora": 59, "musclelora": 27, "lora, longer": 61, "musclelora, longer": 7}
     assert (round(asr["musclelora, longer"]), round(floor["musclelora, longer"])) == (34, 27)
-    clean = [percent(records()[attack, "musclelora", 0.0, LONGER], "asr") for attack in (*ATTACKS, "stylebkd")]
-    assert [round(value) for value in clean] == [42, 41, 25, 46] and round(np.mean(clean)) == 38
+    clean = {
+        attack: [percent(records()[attack, "musclelora", 0.0, LONGER + seed], "asr") for seed in SEEDS]
+        for attack in (*ATTACKS, "stylebkd")
+    }
+    assert [round(np.mean(values)) for values in clean.values()] == [28, 37, 16, 36]
+    assert [round(value) for value in np.mean(list(clean.values()), axis=0)] == [38, 24, 26]
+    more = [
+        percent(record, "asr") - value
+        for attack, values in clean.items()
+        for record, value in zip(by_seed(attack, "musclelora, longer"), values, strict=True)
+    ]
+    assert (round(np.mean(more)), sum(value > 0 for value in more), round(sign_flip(more), 2)) == (5, 8, 0.18)
+    assert [round(value) for value in more[:3]] == [-15, 17, 24]
+    assert "adds 5 points on average (8 of 12 pairs above 0, p 0.18)" in " ".join(TEXT.split())
     assert "mean ASR of 34 %, 7 points above its floor (default: 27 above)" in " ".join(TEXT.split())
 
 
